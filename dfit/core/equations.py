@@ -1,0 +1,35 @@
+"""Equations: what one pass over some points leaves behind for the solver."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+
+
+class Equations(NamedTuple):
+    """Least-squares equations of all points at one theta, for p varying parameters.
+
+    Attributes
+    ----------
+    root : (p + 1, p + 1)
+        A square root B of the augmented normal matrix: B^T B = A^T A with
+        A = sqrt(W) [J r], J = df/dtheta and r = y - f.  Not necessarily triangular.
+    cost : ()
+        Half the sum of rho; half the weighted sum of squares for the linear loss.
+    psi2 : ()
+        Sum of the squared influence, 2 * cost for the linear loss.
+    scale2 : ()
+        Sum of w |y|^2: the size of the data, from which rounding is judged.
+    count : ()
+        Number of real residuals.
+    finite : () bool
+        Whether the model and its derivatives are finite at every point of positive weight.
+    """
+
+    root: jax.Array
+    cost: jax.Array
+    psi2: jax.Array
+    scale2: jax.Array
+    count: jax.Array
+    finite: jax.Array
