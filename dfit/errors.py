@@ -1,0 +1,72 @@
+"""Errors and warnings of dfit, each saying what was got, what was expected and the line to type instead.
+
+::
+
+    Exception
+    └── DfitError                     catches everything below
+        ├── InputError (ValueError)   misuse, found before the first task
+        ├── ModelError                the model raises, or returns something of the wrong shape
+        ├── DataError (ValueError)    what only the values of a partition tell
+        ├── WorkerError (RuntimeError)  a worker or the scheduler failed, after the retries
+        └── FitFailed (RuntimeError)  no answer, where the caller asked for one or an error
+    UserWarning
+    └── DfitWarning                   the result is changed, or costs more than twice
+
+All of them cross process boundaries: their text and attributes survive pickling.  A pickled error
+loses its ``__cause__``, as Python's own do, so the text of a cause stands in the message.
+"""
+
+from __future__ import annotations
+
+
+class DfitError(Exception):
+    """Base of all errors that dfit raises on purpose."""
+
+
+class InputError(DfitError, ValueError):
+    """A wrong argument; nothing has been computed yet."""
+
+
+class ModelError(DfitError):
+    """The model raised an exception (the cause) or returned something of the wrong shape."""
+
+
+class DataError(DfitError, ValueError):
+    """Values of a partition that no fit can use, such as an infinity.
+
+    Parameters
+    ----------
+    message : str
+    partition : int, optional
+        The partition that holds them.
+    """
+
+    def __init__(self, message: str, *, partition: int | None = None) -> None:
+        super().__init__(message)
+        self.partition = partition
+
+
+class WorkerError(DfitError, RuntimeError):
+    """A partition could not be computed after all retries, through no fault of model or data.
+
+    Parameters
+    ----------
+    message : str
+    partition : int, optional
+        The partition that was lost.
+    worker : str, optional
+        Address of the worker that had it last.
+    """
+
+    def __init__(self, message: str, *, partition: int | None = None, worker: str | None = None) -> None:
+        super().__init__(message)
+        self.partition = partition
+        self.worker = worker
+
+
+class FitFailed(DfitError, RuntimeError):
+    """The fit ended without an answer."""
+
+
+class DfitWarning(UserWarning):
+    """Something that changes the result or costs more than twice."""

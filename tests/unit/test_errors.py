@@ -1,0 +1,39 @@
+"""Errors cross processes and can be caught by their builtin kin."""
+
+import pickle
+
+import pytest
+
+from dfit import errors
+
+
+@pytest.mark.parametrize("kind", [errors.InputError, errors.ModelError, errors.FitFailed, errors.DfitWarning])
+def test_text_survives_pickling(kind):
+    copy = pickle.loads(pickle.dumps(kind("tau = -1 is below its bound")))
+    assert type(copy) is kind
+    assert str(copy) == "tau = -1 is below its bound"
+
+
+def test_data_error_keeps_its_partition_when_pickled():
+    copy = pickle.loads(pickle.dumps(errors.DataError("y is inf", partition=7)))
+    assert (str(copy), copy.partition) == ("y is inf", 7)
+
+
+def test_worker_error_keeps_partition_and_worker_when_pickled():
+    copy = pickle.loads(pickle.dumps(errors.WorkerError("lost", partition=3, worker="tcp://10.0.0.1:5000")))
+    assert (str(copy), copy.partition, copy.worker) == ("lost", 3, "tcp://10.0.0.1:5000")
+
+
+@pytest.mark.parametrize(
+    ("kind", "builtin"),
+    [
+        (errors.InputError, ValueError),
+        (errors.DataError, ValueError),
+        (errors.WorkerError, RuntimeError),
+        (errors.FitFailed, RuntimeError),
+        (errors.DfitWarning, UserWarning),
+    ],
+)
+def test_errors_are_caught_by_their_builtin_kin(kind, builtin):
+    assert issubclass(kind, builtin)
+    assert issubclass(kind, errors.DfitError) == (kind is not errors.DfitWarning)
