@@ -1,0 +1,79 @@
+"""dfit fits a nonlinear model to an array that does not fit in memory.
+
+Importing dfit registers the `.dfit` and `.fit` accessors on xarray objects and loads nothing else that
+is heavy: the public names are resolved on first use, so neither JAX nor distributed is imported before
+the first fit.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from dfit.errors import DataError, DfitError, DfitWarning, FitFailed, InputError, ModelError, WorkerError
+    from dfit.face.curve_fit import curve_fit
+    from dfit.fit import fit
+    from dfit.result import FitResult
+
+__version__ = "0.1.0.dev0"
+
+__all__ = [
+    "DataError",
+    "DfitError",
+    "DfitWarning",
+    "FitFailed",
+    "FitResult",
+    "InputError",
+    "ModelError",
+    "WorkerError",
+    "__version__",
+    "curve_fit",
+    "fit",
+]
+
+_HOME = {
+    "DataError": "dfit.errors",
+    "DfitError": "dfit.errors",
+    "DfitWarning": "dfit.errors",
+    "FitFailed": "dfit.errors",
+    "FitResult": "dfit.result",
+    "InputError": "dfit.errors",
+    "ModelError": "dfit.errors",
+    "WorkerError": "dfit.errors",
+    "curve_fit": "dfit.face.curve_fit",
+    "fit": "dfit.fit",
+}
+
+
+class _Package(ModuleType):
+    """The package, in which `fit` is the function also after the submodule dfit.fit was imported.
+
+    Python sets a submodule as an attribute of its package once it is loaded, so that whoever imports
+    dfit.fit first would turn `dfit.fit(...)` into a call of a module.
+    """
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if name == "fit" and isinstance(value, ModuleType):
+            value = value.fit
+        super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package
+importlib.import_module("dfit.face.accessor")  # registers .dfit and .fit
+
+
+def __getattr__(name: str) -> object:
+    """Load a public name on first use."""
+    if name not in _HOME:
+        raise AttributeError(f"module 'dfit' has no attribute {name!r}; it offers {', '.join(sorted(_HOME))}")
+    value = getattr(importlib.import_module(_HOME[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """Public names, loaded or not."""
+    return sorted(set(globals()) | set(__all__))

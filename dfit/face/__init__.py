@@ -1,0 +1,1 @@
+"""The doors users come in by: the accessor, curve_fit and the progress they see."""
