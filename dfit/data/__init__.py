@@ -1,0 +1,1 @@
+"""The xarray edge: the only layer that knows dimensions, coordinates, masks and calendars."""
