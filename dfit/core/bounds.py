@@ -1,0 +1,103 @@
+"""Box bounds in the trust-region subproblem; infinite bounds are no case of their own.
+
+At theta, a parameter on a bound whose downhill direction J^T r points out of the box is
+*pressed* against it: by the Karush-Kuhn-Tucker conditions it stays there, and the others
+are solved for.  The step of the others comes from an active-set iteration: solve, hold
+what leaves the allowed range at the end of that range, solve again for the rest, at most
+p times because each round holds one more.
+
+Two rounds of this are made.  The first holds only parameters that are on a bound and
+would leave it; its step can go some way, so that cut at the first bound it is always a
+descent.  The second holds everything that would cross a bound and so finds the active set
+in few passes over the data, but may lose descent.  The better of both in the quadratic
+model is taken.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+Solve = Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
+
+
+class BoxStep(NamedTuple):
+    """A step to `trial` inside the box; `full` where the trust radius did not shorten it."""
+
+    trial: jax.Array
+    full: jax.Array
+
+
+class _Held(NamedTuple):
+    held: jax.Array  # (p,) bool: takes its step from `shift`
+    shift: jax.Array  # (p,) the steps of what is held
+    step: jax.Array  # (p,) the solution for that
+    full: jax.Array  # () bool
+
+
+def pressed(theta, downhill, lower, upper) -> tuple[jax.Array, jax.Array]:
+    """Which parameters are pressed against their lower and their upper bound, (p,) bool each.
+
+    `downhill` is J^T r, minus the gradient of the cost.  Source: Nocedal & Wright 2006, sec. 16.7.
+    """
+    return (theta <= lower) & (downhill < 0), (theta >= upper) & (downhill > 0)
+
+
+def box_step(solve: Solve, gain, theta, lower, upper, free) -> BoxStep:
+    """The step in the box lower <= theta + s <= upper.
+
+    Parameters
+    ----------
+    solve : callable
+        (held, shift) -> (step, full): the best step whose held entries equal those of shift.
+    gain : callable
+        step -> the decrease of the cost that the quadratic model predicts.
+    theta, lower, upper : (p,)
+    free : (p,) bool
+        Parameters that are not pressed against a bound.
+    """
+    below, above = lower - theta, upper - theta
+    step, full = solve(~free, jnp.zeros_like(theta))
+    start = _Held(~free, jnp.zeros_like(theta), step, full)
+    inside = _settle(solve, start, jnp.where(below < 0, -jnp.inf, 0.0), jnp.where(above > 0, jnp.inf, 0.0))
+    clamped = _settle(solve, inside, below, above)
+    cut, cut_step = _cut(inside.step, theta, lower, upper)
+    landed = _land(clamped.step, clamped.held, theta, lower, upper)
+    whole = gain(clamped.step) >= gain(cut_step)
+    return BoxStep(jnp.where(whole, landed, cut), whole & clamped.full)
+
+
+def _settle(solve: Solve, start: _Held, below, above) -> _Held:
+    """Hold what leaves [below, above] at its end and solve for the rest, until nothing leaves."""
+
+    def leaving(now: _Held):
+        return ~now.held & ((now.step < below) | (now.step > above))
+
+    def hold(now: _Held) -> _Held:
+        out = leaving(now)
+        held = now.held | out
+        shift = jnp.where(out, jnp.clip(now.step, below, above), now.shift)
+        return _Held(held, shift, *solve(held, shift))
+
+    return jax.lax.while_loop(lambda now: jnp.any(leaving(now)), hold, start)
+
+
+def _land(step, held, theta, lower, upper) -> jax.Array:
+    """theta + step, exactly on the bound where a held parameter goes to one: theta + (upper - theta) may miss."""
+    trial = jnp.clip(theta + step, lower, upper)
+    trial = jnp.where(held & (step < 0), lower, trial)
+    return jnp.where(held & (step > 0), upper, trial)
+
+
+def _cut(step, theta, lower, upper) -> tuple[jax.Array, jax.Array]:
+    """The trial and the step, shortened to end at the first bound on the way."""
+    room = jnp.where(step < 0, lower - theta, upper - theta)
+    part = jnp.where(step == 0, jnp.inf, room / jnp.where(step == 0, 1.0, step))
+    share = jnp.minimum(1.0, jnp.min(part))
+    trial = jnp.clip(theta + share * step, lower, upper)
+    hit = (part <= share) & (step != 0)
+    trial = jnp.where(hit & (step < 0), lower, trial)
+    return jnp.where(hit & (step > 0), upper, trial), share * step

@@ -1,0 +1,86 @@
+"""The loops around `trust_region.step`: on the host, and inside one compiled call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dfit.core.equations import Equations
+from dfit.core.trust_region import State, Status, Tolerances, start, step
+
+# One function object for the process, so that a fit compiles once per number of parameters.
+_step = jax.jit(step)
+
+
+def iterate(
+    evaluate: Callable[[np.ndarray], Equations],
+    state: State,
+    lower,
+    upper,
+    tolerances: Tolerances,
+) -> Iterator[State]:
+    """The states of a solve, one after each evaluation, as NumPy arrays.
+
+    Ends after the first state whose status is not RUNNING; the consumer may stop earlier, and go on
+    from any state it has kept.
+
+    Parameters
+    ----------
+    evaluate : callable
+        theta, a float64 array (p,), to the `Equations` there.
+    state : State
+        `start(theta0)`, or a state of an earlier solve.
+    lower, upper : (p,)
+        Bounds, may be infinite.
+    tolerances : Tolerances
+    """
+    box = [np.broadcast_to(np.asarray(bound, np.float64), state.theta.shape) for bound in (lower, upper)]
+    limits = Tolerances(*map(np.float64, tolerances))
+    cpu = jax.local_devices(backend="cpu")[0]
+    state = _on_host(state, start(state.theta))
+    while state.status == Status.RUNNING:
+        equations = _on_host(evaluate(state.trial), state.equations)
+        # p x p algebra: an accelerator would only add its latency.
+        with jax.enable_x64(True), jax.default_device(cpu):
+            state = jax.tree.map(np.asarray, _step(state, equations, *box, limits))
+        yield state
+
+
+def _on_host(value, like):
+    """Value as NumPy arrays of the types in like: one type, one compilation."""
+    return jax.tree.map(lambda a, b: np.asarray(a, b.dtype), value, like)
+
+
+def solve(
+    evaluate: Callable[[jax.Array], Equations],
+    theta0,
+    lower,
+    upper,
+    tolerances: Tolerances,
+    max_evaluations: int,
+) -> State:
+    """The last state of a solve that runs as one compiled loop.
+
+    To be called under `jax.enable_x64(True)`; may be jitted and vmapped.  The status is RUNNING where
+    max_evaluations were not enough.
+
+    Parameters
+    ----------
+    evaluate : callable
+        theta (p,) to `Equations`, traceable by JAX.
+    theta0, lower, upper : (p,)
+    tolerances : Tolerances
+    max_evaluations : int
+    """
+
+    def unfinished(state: State):
+        return (state.status == Status.RUNNING) & (state.evaluations < max_evaluations)
+
+    def advance(state: State) -> State:
+        return step(state, evaluate(state.trial), lower, upper, tolerances)
+
+    theta0 = jnp.asarray(theta0, jnp.float64)
+    return jax.lax.while_loop(unfinished, advance, jax.tree.map(jnp.asarray, start(theta0)))
