@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import inspect
-import numbers
 from collections.abc import Callable, Collection, Sequence
 from typing import Any, NamedTuple
 
@@ -246,10 +245,9 @@ def _order_call(
 
 def _number(arguments: Arguments, name: str, default: object) -> float:
     """Default of a parameter as its initial value."""
-    if isinstance(default, numbers.Real) and not isinstance(default, bool):
-        return float(default)
-    if isinstance(default, (np.ndarray, np.generic)) and default.ndim == 0 and default.dtype.kind in "iuf":
-        return float(default)
+    array = np.asarray(default)
+    if array.shape == () and array.dtype.kind in "iuf":
+        return float(array)
     raise InputError(
         f"the argument {name!r} of the model {arguments.text} has the default {default!r}, which is no "
         f"number to start from: type functools.partial(model, {name}={default!r}), "
