@@ -1,6 +1,6 @@
 """Generate a decay movie with known truth that is larger than memory, and fit all of it at once.
 
-    python examples/beyond_memory.py [FOLDER]
+python examples/beyond_memory.py [FOLDER]
 """
 
 from __future__ import annotations
@@ -81,7 +81,9 @@ def compare_with_truth(result: dfit.FitResult) -> float:
 
 
 def main() -> None:
-    with tempfile.TemporaryDirectory(prefix="dfit-movie-", dir=sys.argv[1] if sys.argv[1:] else ".") as folder:
+    with tempfile.TemporaryDirectory(
+        prefix="dfit-movie-", dir=sys.argv[1] if sys.argv[1:] else "."
+    ) as folder:
         result = fit_movie(write(movie(), Path(folder)))
         print(result.fit_report())
         compare_with_truth(result)

@@ -43,16 +43,27 @@ def temperature() -> xr.DataArray:
     return xr.open_dataset(DATA, chunks={}).t2m
 
 
-def fit_season(**options) -> dfit.FitResult:
+def fit_season(data: xr.DataArray, p0: dict[str, float] = START, **options) -> dfit.FitResult:
     """Fit the whole month; options as in dfit.fit."""
-    start = {"p0": START} | options
-    return dfit.fit(season, temperature(), coords=("time", "latitude", "longitude"), time_unit="h", **start)
+    return dfit.fit(
+        season, data, coords=("time", "latitude", "longitude"), time_unit="h", p0=p0, **options
+    )
+
+
+def clustered_by_day(p0: dict[str, float] = START) -> dfit.FitResult:
+    """The same fit with standard deviations that let the hours of one day depend on each other."""
+    data = temperature()
+    by_day = data.assign_coords(day=data.time.dt.day)
+    return fit_season(by_day, p0, cov={"groups": "day"})
 
 
 def main() -> None:
-    result = fit_season()
+    result = fit_season(temperature())
     print(result.fit_report())
     compare(result, REFERENCE, CHISQR)
+    plain = result.params["T0"].stderr
+    clustered = clustered_by_day(result.best_values).params["T0"].stderr
+    print(f"standard deviation of T0: {plain:.4f} K if all hours were independent, {clustered:.4f} K by day")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Fit the Z peak in di-muon events of the CMS experiment, from a bare HDF5 file.
 
-Counts in 240 bins of the invariant mass; a relativistic peak would change little here, so it is a
-Lorentzian over an exponential background, weighted with the square root of the counts.
+Counts in 240 bins of the invariant mass: a Lorentzian over an exponential background, each bin with the
+square root of its counts as uncertainty.
 
     python examples/zpeak_h5.py
 """

@@ -1,0 +1,80 @@
+"""Every example runs as a user runs it, and its numbers agree with its reference."""
+
+from __future__ import annotations
+
+import importlib
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
+
+
+@pytest.fixture
+def example(monkeypatch: pytest.MonkeyPatch):
+    """Import an example by name."""
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    return importlib.import_module
+
+
+def output(script: str, environment: dict[str, str], *arguments: str, timeout: int = 240) -> str:
+    """Standard output of an example."""
+    command = [sys.executable, str(EXAMPLES / script), *arguments]
+    done = subprocess.run(
+        command, env=environment, capture_output=True, text=True, timeout=timeout, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def compared(text: str) -> dict[str, list[float]]:
+    """Table of a comparison: by name value, reference, digits, and the same of the standard deviation."""
+    number = r"\s+(-?[\d.]+(?:e[-+]?\d+)?)"
+    rows = re.findall(rf"^(\w+){number * 6}$", text, re.MULTILINE)
+    return {name: [float(value) for value in values] for name, *values in rows}
+
+
+@pytest.mark.parametrize(("script", "count"), [("era5_season.py", 7), ("zpeak_h5.py", 5)])
+def test_example_agrees_with_its_reference(script: str, count: int, source_environment) -> None:
+    table = compared(output(script, source_environment))
+    assert len(table) == count
+    for name, (value, reference, digits, stderr, expected, _) in table.items():
+        assert value == pytest.approx(reference, rel=1e-6), name
+        assert digits >= 6, name
+        assert stderr == pytest.approx(expected, rel=1e-4), name
+
+
+def test_days_of_weather_are_not_independent_hours(example) -> None:
+    result = example("era5_season").clustered_by_day()
+    assert result.params["T0"].value == pytest.approx(280.77497, abs=1e-5)
+    assert result.params["T0"].stderr == pytest.approx(0.18, abs=0.01)
+
+
+def test_generated_movie_gives_back_its_truth(example, tmp_path: Path) -> None:
+    movie = example("beyond_memory")
+    data = movie.movie(shape=(60, 80, 90), chunks=(20, 30, 90))
+    result = movie.fit_movie(movie.write(data, tmp_path), verbose=0)
+    assert result.success
+    assert result.ndata == 60 * 80 * 90
+    assert movie.compare_with_truth(result) < 4
+
+
+def test_movie_without_room_says_how_much_it_needs(example, tmp_path: Path, monkeypatch) -> None:
+    movie = example("beyond_memory")
+    monkeypatch.setattr(
+        movie.shutil, "disk_usage", lambda folder: movie.shutil._ntuple_diskusage(9, 8, 10**9)
+    )
+    with pytest.raises(SystemExit, match=r"1\.0 GB free, the movie needs 3\.5 GB; name a folder"):
+        movie.write(movie.movie(), tmp_path)
+
+
+@pytest.mark.slow
+def test_main_job_fits_more_than_its_memory(source_environment, tmp_path: Path) -> None:
+    text = output("main_job.py", source_environment, str(tmp_path), timeout=1200)
+    (furthest,) = re.findall(r"within ([\d.]+) standard deviations of the truth", text)
+    assert float(furthest) < 4
+    assert re.search(r"Loading the array instead.*exit status 1: MemoryError", text)
+    assert list(tmp_path.iterdir()) == []
