@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 # From the bottom to the top; a folder stands for all of its files.
 LAYERS = (
-    ("errors", "fingerprint", "model", "models", "parameters", "probe", "signature", "events"),
+    ("errors", "fingerprint", "model", "models", "parameters", "probe", "signature", "typed", "events"),
     ("core",),
     ("data",),
     ("store",),
