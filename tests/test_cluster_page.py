@@ -16,14 +16,16 @@ SCRIPT = ROOT / "cluster" / "same_fit.py"
 
 def same_fit(source_environment: dict[str, str], *arguments: str) -> str:
     """Standard output of cluster/same_fit.py."""
-    return subprocess.run(
+    done = subprocess.run(
         [sys.executable, str(SCRIPT), *arguments],
         env=source_environment,
         capture_output=True,
         text=True,
-        check=True,
+        check=False,
         timeout=240,
-    ).stdout
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 @pytest.fixture(scope="module")
