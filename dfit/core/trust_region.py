@@ -43,7 +43,7 @@ ROUGHNESS = 16 * EPS
 # The same for the sum of n terms; generous, because polishing too early costs nothing.
 SUMMING = 64 * EPS
 SECULAR_ROUNDS = 60
-ACCEPT, SHRINK, GROW = 1e-4, 0.25, 0.75  # gain ratios of More 1978
+ACCEPT, SHRINK, GROW = 1e-4, 0.1, 0.75  # gain ratios
 POLISH_FAILURES = 2  # after a full and a half Gauss-Newton step, a quarter has never helped
 
 
@@ -261,11 +261,14 @@ def _first_radius(equations: Equations, theta, here: Geometry) -> jax.Array:
 
 
 def _radius(state: State, at: Equations, accepted) -> jax.Array:
-    """More 1978: shrink to the minimum of a parabola through what was found, double on success."""
+    """Shrink to the minimum of a parabola through what was found, double on success (More 1978, sec. 5).
+
+    More shrinks to a tenth, and below a gain ratio of 1/4: curved valleys then take a third more steps.
+    """
     length = _norm(state.scaling * (state.trial - state.theta))
     actual = state.equations.cost - at.cost
     share = state.slope / _one_if_zero(2 * (state.slope - actual))
-    shrunk = jnp.minimum(state.radius, length) * jnp.where(at.finite, jnp.clip(share, 0.1, 0.5), 0.25)
+    shrunk = jnp.minimum(state.radius, length) * jnp.where(at.finite, jnp.clip(share, 0.25, 0.5), 0.25)
     grown = jnp.where(actual > GROW * state.predicted, jnp.maximum(state.radius, 2 * length), state.radius)
     judged = jnp.where(at.finite & (actual > SHRINK * state.predicted), grown, shrunk)
     polished = jnp.where(accepted, jnp.maximum(state.radius, length), state.radius)
@@ -363,7 +366,9 @@ def _secular(along, s, vt, seen, radius) -> jax.Array:
         _, size, rounds = carry
         return (rounds < SECULAR_ROUNDS) & (size > (1 + 1e-12) * radius) & (radius > 0)
 
-    m, _, _ = jax.lax.while_loop(unfinished, improve, (jnp.zeros_like(radius), jnp.full_like(radius, jnp.inf), 0))
+    m, _, _ = jax.lax.while_loop(
+        unfinished, improve, (jnp.zeros_like(radius), jnp.full_like(radius, jnp.inf), 0)
+    )
     z, _, size = length(m)
     return (z * jnp.where(size > 0, jnp.minimum(1.0, radius / _one_if_zero(size)), 0.0)) @ vt
 
