@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import types
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -13,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dfit.captured import captured
 from dfit.errors import InputError
 from dfit.signature import lay_out, name_of
 
@@ -154,19 +156,37 @@ class Model:
         InputError
             If it is larger than 1 MB; the message names the largest array that the function holds.
         """
-        blob = cloudpickle.dumps(replace(self, constants={}))
+        blob: bytes = cloudpickle.dumps(replace(self, constants={}))
         if len(blob) > MAX_BLOB_BYTES:
-            raise InputError(
-                f"the model {self.name} pickles to {len(blob) / 1e6:.1f} MB, more than 1 MB: "
-                "pass its arrays as arguments with constants={'name': array}"
-            )
+            raise InputError(self._too_large(len(blob)))
+        _PICKLED_HERE[blob] = self
         return blob
 
     @staticmethod
     def from_blob(blob: bytes, constants: Mapping[str, np.ndarray]) -> Model:
-        """Model from `to_blob`, with its constants given back."""
-        model: Model = cloudpickle.loads(blob)
+        """Model from `to_blob`, with its constants given back.
+
+        In the process that pickled it, the model itself: to load a class of ``__main__`` there would
+        replace the methods of the user's own class by copies that no longer see its globals.
+        """
+        model = _PICKLED_HERE.get(blob)
+        if model is None:
+            with jax.enable_x64(True):  # a captured float64 array would come back as float32
+                model = cloudpickle.loads(blob)
         return replace(model, constants=dict(constants))
+
+    def _too_large(self, size: int) -> str:
+        arrays = [(getattr(v, "nbytes", 0), name) for name, v in captured(self.func)]
+        largest, name = max(arrays, default=(0, ""))
+        holds = f", of which {name!r} is {largest / 1e6:.1f} MB" if largest > 0.1 * size else ""
+        key = name.rpartition(".")[2] if holds and name.rpartition(".")[2].isidentifier() else "name"
+        return (
+            f"the model {self.name} pickles to {size / 1e6:.1f} MB{holds}; more than 1 MB is refused: make the "
+            f"array an argument of the model and type constants={{{key!r}: {key if holds else 'array'}}}"
+        )
+
+
+_PICKLED_HERE: weakref.WeakValueDictionary[bytes, Model] = weakref.WeakValueDictionary()
 
 
 def unwrap(func: Callable[..., Any]) -> Callable[..., Any]:
