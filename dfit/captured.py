@@ -119,15 +119,18 @@ def installed(module_name: str) -> bool:
         return False
     module = sys.modules.get(root)
     places = [getattr(module, "__file__", None), *getattr(module, "__path__", ())]
-    for place in places:
-        if place is None:
-            continue
-        path = Path(place).resolve()
-        if any(part in SITE_PACKAGES for part in path.parts):
-            return True
-        if any(path.is_relative_to(library) for library in STANDARD_LIBRARY):
-            return True
+    if any(place is not None and installed_file(place) for place in places):
+        return True
     return root in sys.stdlib_module_names
+
+
+@functools.lru_cache(maxsize=4096)
+def installed_file(name: str) -> bool:
+    """Whether a file belongs to Python, to an installed distribution or to dfit itself."""
+    path = Path(name).resolve()
+    if path.is_relative_to(Path(__file__).parent) or any(part in SITE_PACKAGES for part in path.parts):
+        return True
+    return name.startswith("<frozen") or any(path.is_relative_to(library) for library in STANDARD_LIBRARY)
 
 
 @functools.lru_cache(maxsize=256)

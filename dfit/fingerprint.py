@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import ClosedJaxpr
 
@@ -97,15 +98,22 @@ def tangents(model: Model, parameters: Parameters) -> Callable[..., Any]:
     """The prediction with what the kernel differentiates: its tangent, or the user's derivatives."""
 
     def both(varying: Any, fixed: Any, constants: Any, coords: Any) -> Any:
-        def prediction(theta: Any) -> Any:
-            return model(parameters.expand(theta, fixed), coords, constants)
-
+        rest = (fixed, constants, coords)
+        prediction = predict(model, parameters)
         if model.jac is not None:
-            theta = parameters.expand(varying, fixed)
-            return prediction(varying), model.jacobian(theta, coords, constants)
-        return jax.jvp(prediction, (varying,), (jax.numpy.ones_like(varying),))
+            return prediction(varying, *rest), derivatives_of(model, parameters)(varying, *rest)
+        return jax.jvp(lambda theta: prediction(theta, *rest), (varying,), (jnp.ones_like(varying),))
 
     return both
+
+
+def derivatives_of(model: Model, parameters: Parameters) -> Callable[..., Any]:
+    """Function (varying, fixed, constants, coords) -> the user's derivatives (B, p) by all p parameters."""
+
+    def derivatives(varying: Any, fixed: Any, constants: Any, coords: Any) -> Any:
+        return model.jacobian(parameters.expand(varying, fixed), coords, constants)
+
+    return derivatives
 
 
 def abstract_arguments(model: Model, parameters: Parameters, npoints: int) -> tuple[Any, ...]:

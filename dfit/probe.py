@@ -1,0 +1,238 @@
+"""Trying a model before the fit: can JAX trace it, does it return one value per point?"""
+
+from __future__ import annotations
+
+import uuid
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.extend.core import ClosedJaxpr, Jaxpr
+
+from dfit.advice import raised, warn_float32, warn_untraceable
+from dfit.errors import ModelError
+from dfit.fingerprint import abstract_arguments, derivatives_of, fresh, predict, tangents
+from dfit.model import Model
+from dfit.parameters import Parameters
+
+# Of JAX's errors, those that say "this Python code needs the values".
+TRACER_ERRORS = (
+    jax.errors.TracerArrayConversionError,
+    jax.errors.TracerIntegerConversionError,
+    jax.errors.ConcretizationTypeError,
+    jax.errors.NonConcreteBooleanIndexError,
+    jax.errors.UnexpectedTracerError,
+)
+# What else NumPy code raises when it meets a tracer; a bug of the user's may raise them too.
+NUMPY_ERRORS = (TypeError, ValueError, AttributeError, IndexError, NotImplementedError)
+NPOINTS = 7  # a prime, so that no shape fits by accident
+SAMPLE = 48  # points of the sample that the model is tried on
+# Two blocks of a right model may differ by rounding, which cancellation in the model may amplify; a
+# model that mixes its points differs by far more.
+POINTWISE_TOLERANCE = 1e-6
+
+
+def traceable(model: Model, parameters: Parameters) -> bool:
+    """Whether JAX can trace and differentiate the model, so that it runs compiled.
+
+    Warns
+    -----
+    DfitWarning
+        If not: with the line of the model that stands in the way, its `jnp` form and the cost; and
+        for a captured float32 JAX array, which limits a float64 fit.
+
+    Raises
+    ------
+    ModelError
+        If the model raises anything but JAX's tracer errors, or if its prediction has not the shape
+        (B,) or () for B points.
+    """
+    warn_float32(model)
+    arguments = abstract_arguments(model, parameters, NPOINTS)
+    with jax.enable_x64(True), fresh(uuid.uuid4().hex):
+        try:
+            shaped = jax.eval_shape(lambda *given: predict(model, parameters)(*given), *arguments)
+        except TRACER_ERRORS as error:
+            warn_untraceable(model, parameters, error)
+            return False
+        except NUMPY_ERRORS as error:
+            return _needs_numpy(model, parameters, error)
+        except Exception as error:
+            raise raised(model, error) from error
+        _check_result(model, shaped, NPOINTS)
+        try:
+            program = jax.make_jaxpr(lambda *given: tangents(model, parameters)(*given))(*arguments)
+        except NUMPY_ERRORS as error:
+            return _needs_numpy(model, parameters, error)
+        except Exception as error:
+            raise raised(model, error) from error
+    if _only_backward(program.jaxpr):
+        warn_untraceable(model, parameters, NotImplementedError("jax.custom_vjp has no forward derivative"))
+        return False
+    return True
+
+
+def _needs_numpy(model: Model, parameters: Parameters, error: Exception) -> bool:
+    """Judge an exception raised under tracing that is none of the tracer errors; False if it is JAX's.
+
+    NumPy code meets tracers in more ways than JAX has errors for (``y[y < 0] = 0`` is a TypeError).  If
+    the same model runs on plain arrays, tracing was the reason; if not, the exception is the user's.
+    """
+    points = [np.linspace(1.0, 2.0, NPOINTS) for _ in model.coords]
+    theta = parameters.expand(parameters.init[list(parameters.varying)].tolist())
+    try:
+        with np.errstate(all="ignore"), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            model(theta, points)
+            if model.jac is not None:
+                model.jacobian(theta, points)
+    except Exception as own:
+        raise raised(model, own) from own
+    warn_untraceable(model, parameters, error)
+    return False
+
+
+def _only_backward(jaxpr: Jaxpr) -> bool:
+    """Whether a program holds a function that is differentiable in reverse only."""
+    for equation in jaxpr.eqns:
+        if equation.primitive.name == "custom_lin":
+            return True
+        for value in equation.params.values():
+            for inner in value if isinstance(value, (tuple, list)) else (value,):
+                inner = inner.jaxpr if isinstance(inner, ClosedJaxpr) else inner
+                if isinstance(inner, Jaxpr) and _only_backward(inner):
+                    return True
+    return False
+
+
+def check(
+    model: Model,
+    parameters: Parameters,
+    coords: Sequence[np.ndarray],
+    is_traceable: bool,
+    complex_data: bool = False,
+) -> None:
+    """Try the model at its initial values on a sample of points.
+
+    Parameters
+    ----------
+    model : Model
+    parameters : Parameters
+    coords : k arrays (n,)
+        Coordinates of some valid points.
+    is_traceable : bool
+        Whether to run it compiled.
+    complex_data : bool, optional
+        Whether a complex prediction is expected.
+
+    Raises
+    ------
+    ModelError
+        If it raises; if it does not return one real (or complex) number per point; or if its value at
+        a point depends on which other points stand in the array, as with ``x.max()``: it would be
+        wrong without a sign, because a fit evaluates it in blocks.
+    """
+    count = len(coords[0])
+    chosen = np.unique(np.linspace(0, count - 1, min(SAMPLE, count)).astype(int))
+    points = [np.asarray(c, dtype=np.float64)[chosen] for c in coords]
+    run = _runner(model, predict(model, parameters), parameters, is_traceable)
+    whole = run(points)
+    _check_result(model, whole, len(chosen), points, complex_data)
+    if model.jac is not None:
+        derivatives = _runner(model, derivatives_of(model, parameters), parameters, is_traceable)(points)
+        _check_derivatives(model, derivatives, len(chosen))
+    whole = np.broadcast_to(np.asarray(whole), (len(chosen),))
+    third = len(chosen) // 3
+    for start in (0, third, len(chosen) - third) if third else ():
+        block = slice(start, start + third)
+        _check_pointwise(model, run([c[block] for c in points]), whole[block], points, block)
+
+
+def _runner(
+    model: Model, func: Callable[..., Any], parameters: Parameters, is_traceable: bool
+) -> Callable[[Sequence[np.ndarray]], Any]:
+    """Function coords -> what `func` gives at the initial values, compiled if possible."""
+    varying = parameters.init[list(parameters.varying)]
+    fixed = parameters.init[list(parameters.fixed)]
+    compiled, key = jax.jit(lambda *given: func(*given)), uuid.uuid4().hex
+
+    def run(points: Sequence[np.ndarray]) -> Any:
+        try:
+            if not is_traceable:
+                return func(varying, fixed, model.constants, points)
+            with jax.enable_x64(True), fresh(key):
+                return np.asarray(compiled(varying, fixed, model.constants, tuple(points)))
+        except Exception as error:
+            raise raised(model, error) from error
+
+    return run
+
+
+def _check_derivatives(model: Model, derivatives: Any, npoints: int) -> None:
+    shape = np.shape(derivatives)
+    expected = (npoints, len(model.param_names))
+    if shape != expected:
+        raise ModelError(
+            f"jac of the model {model.name} returned shape {shape} for {npoints} points, expected {expected}, "
+            f"one column for each of {', '.join(model.param_names)}: type return np.stack([...], axis=-1)"
+        )
+
+
+def _check_result(
+    model: Model,
+    result: Any,
+    npoints: int,
+    points: Sequence[np.ndarray] | None = None,
+    complex_data: bool = True,
+) -> None:
+    """Refuse a prediction that is not one number for each of `npoints` points."""
+    sample = "" if points is None else "; tried with " + _shown(model, points)
+    advice = f"return one number per point, an array of shape ({npoints},) for {npoints} points"
+    if result is None:
+        raise ModelError(f"the model {model.name} returned None: end it with a return statement")
+    is_abstract = isinstance(result, jax.ShapeDtypeStruct)
+    if points is None and not is_abstract:
+        raise ModelError(
+            f"the model {model.name} returned a {type(result).__name__}, expected an array: "
+            f"type return jnp.stack([...]), or jnp.sum(jnp.stack([...]), axis=0)"
+        )
+    if not is_abstract:
+        result = np.asarray(result)
+    if result.shape not in ((npoints,), ()):
+        raise ModelError(
+            f"the model {model.name} returned shape {tuple(result.shape)} for {npoints} points{sample}: {advice}"
+        )
+    kind = np.dtype(result.dtype).kind
+    if kind not in "biufc":
+        raise ModelError(f"the model {model.name} returned values of dtype {result.dtype}{sample}: {advice}")
+    if kind == "c" and not complex_data:
+        raise ModelError(
+            f"the model {model.name} returned complex values for real data{sample}: "
+            "type return jnp.real(...) or jnp.abs(...)"
+        )
+
+
+def _check_pointwise(
+    model: Model, alone: Any, expected: np.ndarray, points: Sequence[np.ndarray], block: slice
+) -> None:
+    """Refuse a model whose values change when other points are left out."""
+    found = np.broadcast_to(np.asarray(alone), expected.shape)
+    finite = np.isfinite(found) & np.isfinite(expected)
+    scale = np.max(np.abs(expected[finite]), initial=0.0)
+    wrong = np.abs(found[finite] - expected[finite]) > POINTWISE_TOLERANCE * scale
+    if wrong.any() or not np.array_equal(np.isnan(found), np.isnan(expected)):
+        raise ModelError(
+            f"the model {model.name} gives other values at the same points when other points are left out "
+            f"({_shown(model, [c[block] for c in points])}: {expected[0]:.6g} among {len(points[0])} points, "
+            f"{found[0]:.6g} among {len(expected)}): a fit evaluates it in blocks, so numbers that all points "
+            "share (a maximum, a mean, a length, the first point) must come from outside, type "
+            "constants={'name': value}"
+        )
+
+
+def _shown(model: Model, points: Sequence[np.ndarray]) -> str:
+    """First points of a sample, for a message."""
+    lists = [", ".join(f"{v:.6g}" for v in c[:3]) + (", ..." if len(c) > 3 else "") for c in points]
+    return ", ".join(f"{name} = [{text}]" for name, text in zip(model.coords, lists, strict=True))
