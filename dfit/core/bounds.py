@@ -16,7 +16,7 @@ model is taken.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -38,7 +38,7 @@ class _Held(NamedTuple):
     full: jax.Array  # () bool
 
 
-def pressed(theta, downhill, lower, upper) -> tuple[jax.Array, jax.Array]:
+def pressed(theta: Any, downhill: Any, lower: Any, upper: Any) -> tuple[Any, Any]:
     """Which parameters are pressed against their lower and their upper bound, (p,) bool each.
 
     `downhill` is J^T r, minus the gradient of the cost.  Source: Nocedal & Wright 2006, sec. 16.7.
@@ -46,7 +46,14 @@ def pressed(theta, downhill, lower, upper) -> tuple[jax.Array, jax.Array]:
     return (theta <= lower) & (downhill < 0), (theta >= upper) & (downhill > 0)
 
 
-def box_step(solve: Solve, gain, theta, lower, upper, free) -> BoxStep:
+def box_step(
+    solve: Solve,
+    gain: Callable[[jax.Array], jax.Array],
+    theta: jax.Array,
+    lower: jax.Array,
+    upper: jax.Array,
+    free: jax.Array,
+) -> BoxStep:
     """The step in the box lower <= theta + s <= upper.
 
     Parameters
@@ -70,10 +77,10 @@ def box_step(solve: Solve, gain, theta, lower, upper, free) -> BoxStep:
     return BoxStep(jnp.where(whole, landed, cut), whole & clamped.full)
 
 
-def _settle(solve: Solve, start: _Held, below, above) -> _Held:
+def _settle(solve: Solve, start: _Held, below: jax.Array, above: jax.Array) -> _Held:
     """Hold what leaves [below, above] at its end and solve for the rest, until nothing leaves."""
 
-    def leaving(now: _Held):
+    def leaving(now: _Held) -> jax.Array:
         return ~now.held & ((now.step < below) | (now.step > above))
 
     def hold(now: _Held) -> _Held:
@@ -85,14 +92,18 @@ def _settle(solve: Solve, start: _Held, below, above) -> _Held:
     return jax.lax.while_loop(lambda now: jnp.any(leaving(now)), hold, start)
 
 
-def _land(step, held, theta, lower, upper) -> jax.Array:
-    """theta + step, exactly on the bound where a held parameter goes to one: theta + (upper - theta) may miss."""
+def _land(
+    step: jax.Array, held: jax.Array, theta: jax.Array, lower: jax.Array, upper: jax.Array
+) -> jax.Array:
+    """theta + step, exactly on a bound where one is held there: theta + (upper - theta) may miss it."""
     trial = jnp.clip(theta + step, lower, upper)
     trial = jnp.where(held & (step < 0), lower, trial)
     return jnp.where(held & (step > 0), upper, trial)
 
 
-def _cut(step, theta, lower, upper) -> tuple[jax.Array, jax.Array]:
+def _cut(
+    step: jax.Array, theta: jax.Array, lower: jax.Array, upper: jax.Array
+) -> tuple[jax.Array, jax.Array]:
     """The trial and the step, shortened to end at the first bound on the way."""
     room = jnp.where(step < 0, lower - theta, upper - theta)
     part = jnp.where(step == 0, jnp.inf, room / jnp.where(step == 0, 1.0, step))

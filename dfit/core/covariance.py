@@ -13,10 +13,11 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from dfit.core.bounds import pressed
 from dfit.core.equations import Equations
-from dfit.core.trust_region import NULL
+from dfit.core.subproblem import NULL
 
 # A parameter is lost with a larger share than this in the span that is not seen; noise reaches NULL / S.
 SHARE = 1e-7
@@ -60,9 +61,9 @@ class Covariance(NamedTuple):
 
 def covariance(
     equations: Equations,
-    theta,
-    lower,
-    upper,
+    theta: ArrayLike,
+    lower: ArrayLike,
+    upper: ArrayLike,
     *,
     absolute_sigma: bool,
     bread: np.ndarray | None = None,
@@ -85,11 +86,11 @@ def covariance(
         The covariance B of the gradient: gives the sandwich A^-1 B A^-1 (Huber 1967).
     """
     root = np.asarray(equations.root, np.float64)
-    theta, lower, upper = (np.asarray(values, np.float64) for values in (theta, lower, upper))
+    point, low, high = (np.asarray(values, np.float64) for values in (theta, lower, upper))
     if not (equations.finite and np.isfinite(root).all()):
-        return _unknown(theta.size)
+        return _unknown(point.size)
     jacobian, residual = root[:, :-1], root[:, -1]
-    at_lower, at_upper = pressed(theta, jacobian.T @ residual, lower, upper)
+    at_lower, at_upper = pressed(point, jacobian.T @ residual, low, high)
     free = ~(at_lower | at_upper)
     norms = np.linalg.norm(jacobian, axis=0)[free]
     scale = np.where(norms > 0, norms, 1.0)
@@ -110,7 +111,7 @@ def covariance(
     )
 
 
-def _split(scaled) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _split(scaled: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Bases (m, rank) and (m, m - rank) of what J sees and does not see, and the singular values it sees."""
     m = scaled.shape[1]
     _, s, vt = np.linalg.svd(scaled, full_matrices=False)
@@ -118,11 +119,13 @@ def _split(scaled) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return vt[kept].T, vt[~kept].T, s[kept]
 
 
-def _scaled(given, free, scale) -> np.ndarray | None:
+def _scaled(given: np.ndarray | None, free: np.ndarray, scale: np.ndarray) -> np.ndarray | None:
     return None if given is None else np.asarray(given)[np.ix_(free, free)] / np.outer(scale, scale)
 
 
-def _half_inverse(seen, s, bread, meat) -> tuple[np.ndarray, bool]:
+def _half_inverse(
+    seen: np.ndarray, s: np.ndarray, bread: np.ndarray | None, meat: np.ndarray | None
+) -> tuple[np.ndarray, bool]:
     """An H with H H^T the covariance in scaled parameters, and whether the bread has no inverse.
 
     Within what is seen A = V^T bread V; H = V A^-1/2 on its own, V A^-1 B^1/2 for a sandwich.
@@ -140,7 +143,7 @@ def _half_inverse(seen, s, bread, meat) -> tuple[np.ndarray, bool]:
     return seen @ inverse @ directions * np.sqrt(np.maximum(weights, 0.0)), False
 
 
-def _embed(block, free, lost) -> np.ndarray:
+def _embed(block: np.ndarray, free: np.ndarray, lost: np.ndarray) -> np.ndarray:
     """The matrix of all parameters: NaN where not free, infinite variance where lost."""
     block[lost, :] = np.nan
     block[:, lost] = np.nan
@@ -150,10 +153,10 @@ def _embed(block, free, lost) -> np.ndarray:
     return matrix
 
 
-def _note(free, lost, negative: bool, no_noise: bool) -> str:
+def _note(free: np.ndarray, lost: np.ndarray, negative: bool, no_noise: bool) -> str:
     reasons = (
-        (not free.all(), "parameters at an active bound have no standard deviation; the others hold for that bound"),
-        (bool(lost.any()), "the data do not determine every parameter: those have an infinite standard deviation"),
+        (not free.all(), "no standard deviation at an active bound, and the others hold for that bound"),
+        (bool(lost.any()), "an infinite standard deviation where the data do not determine a parameter"),
         (negative, "the second derivative of the robust cost is not positive here: this is no minimum"),
         (no_noise, "no degrees of freedom are left from which to estimate the noise"),
     )

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from numpy.typing import ArrayLike
 
 from dfit.core.equations import Equations
 from dfit.core.trust_region import State, Status, Tolerances, start, step
@@ -16,10 +18,10 @@ _step = jax.jit(step)
 
 
 def iterate(
-    evaluate: Callable[[np.ndarray], Equations],
+    evaluate: Callable[[Any], Equations],
     state: State,
-    lower,
-    upper,
+    lower: ArrayLike,
+    upper: ArrayLike,
     tolerances: Tolerances,
 ) -> Iterator[State]:
     """The states of a solve, one after each evaluation, as NumPy arrays.
@@ -49,16 +51,16 @@ def iterate(
         yield state
 
 
-def _on_host(value, like):
+def _on_host(value: Any, like: Any) -> Any:
     """Value as NumPy arrays of the types in like: one type, one compilation."""
     return jax.tree.map(lambda a, b: np.asarray(a, b.dtype), value, like)
 
 
 def solve(
     evaluate: Callable[[jax.Array], Equations],
-    theta0,
-    lower,
-    upper,
+    theta0: ArrayLike,
+    lower: ArrayLike,
+    upper: ArrayLike,
     tolerances: Tolerances,
     max_evaluations: int,
 ) -> State:
@@ -76,11 +78,11 @@ def solve(
     max_evaluations : int
     """
 
-    def unfinished(state: State):
+    def unfinished(state: State) -> jax.Array:
         return (state.status == Status.RUNNING) & (state.evaluations < max_evaluations)
 
     def advance(state: State) -> State:
-        return step(state, evaluate(state.trial), lower, upper, tolerances)
+        return step(state, evaluate(state.trial), low, high, tolerances)
 
-    theta0 = jnp.asarray(theta0, jnp.float64)
-    return jax.lax.while_loop(unfinished, advance, jax.tree.map(jnp.asarray, start(theta0)))
+    theta, low, high = (jnp.asarray(values, jnp.float64) for values in (theta0, lower, upper))
+    return jax.lax.while_loop(unfinished, advance, jax.tree.map(jnp.asarray, start(theta)))

@@ -25,97 +25,24 @@ Functions are pure, of static shapes, and expect 64-bit JAX (`jax.enable_x64`).
 
 from __future__ import annotations
 
-from enum import IntEnum
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from dfit.core.bounds import BoxStep, box_step, pressed
 from dfit.core.equations import Equations
+from dfit.core.state import State, Status, Tolerances, start
+from dfit.core.subproblem import EPS, norm, one_if_zero, restricted_step, spectrum
 
-EPS = float(np.finfo(np.float64).eps)
-# Columns of J are known to some rounding errors each: singular values below this, times p, are noise.
-NULL = 32 * EPS
+__all__ = ["State", "Status", "Tolerances", "start", "step"]
+
 # A model's own rounding, in units of EPS * |y|: arguments of exp near 20 cost as many units.
 ROUGHNESS = 16 * EPS
 # The same for the sum of n terms; generous, because polishing too early costs nothing.
 SUMMING = 64 * EPS
-SECULAR_ROUNDS = 60
 ACCEPT, SHRINK, GROW = 1e-4, 0.1, 0.75  # gain ratios
 POLISH_FAILURES = 2  # after a full and a half Gauss-Newton step, a quarter has never helped
-
-
-class Status(IntEnum):
-    """Why a solve ended; RUNNING where it has not."""
-
-    RUNNING = 0
-    OFFSET = 1  # the relative offset is within its tolerance
-    FTOL = 2  # relative reduction of the cost, predicted and found
-    XTOL = 3  # relative length of a full step
-    GTOL = 4  # cosine between the residual and every column of J
-    ROUNDING = 5  # the residual, or its tangential part, is the rounding of data and parameters
-    STALLED = 6  # no step decreases the cost any more, but none of the above holds
-    NOT_FINITE = 7  # model or derivatives are not finite at the start
-
-
-class Tolerances(NamedTuple):
-    """What counts as converged; 0 is never.  ftol, xtol, gtol have MINPACK's meaning."""
-
-    offset: float = 1e-8
-    ftol: float = 0.0
-    xtol: float = 0.0
-    gtol: float = 0.0
-
-
-class State(NamedTuple):
-    """Everything a solve knows between two evaluations.
-
-    Attributes
-    ----------
-    theta : (p,)
-        The best parameters so far.
-    equations : Equations
-        The equations at theta.
-    trial : (p,)
-        Where the equations are wanted next; theta once the solve has ended.
-    radius : ()
-        Trust radius, in the unit of the residual.
-    scaling : (p,)
-        Largest column norms of J so far; 0 for a column that has been zero up to now.
-    slope, predicted : ()
-        Of the model of the cost along theta -> trial: its decrease to first order, its decrease.
-    full : () bool
-        Whether the trust radius left the proposed step as it was.
-    polishing : () bool
-        Whether the trial is judged by the tangential part of the residual.
-    damping : ()
-        Share of the Gauss-Newton step that polishing takes.
-    failures : () int
-        Polishing steps in a row that did not help.
-    offset : ()
-        Relative offset at theta; infinite where it is not defined.
-    evaluations : () int
-        How many equations have been judged.
-    status : () int
-        A `Status`.
-    """
-
-    theta: jax.Array
-    equations: Equations
-    trial: jax.Array
-    radius: jax.Array
-    scaling: jax.Array
-    slope: jax.Array
-    predicted: jax.Array
-    full: jax.Array
-    polishing: jax.Array
-    damping: jax.Array
-    failures: jax.Array
-    offset: jax.Array
-    evaluations: jax.Array
-    status: jax.Array
 
 
 class Geometry(NamedTuple):
@@ -128,20 +55,9 @@ class Geometry(NamedTuple):
     offset: jax.Array  # ()
 
 
-def start(theta0) -> State:
-    """The State whose trial is theta0, of shape (p,); nothing has been evaluated."""
-    theta = theta0 if isinstance(theta0, jax.Array) else np.array(theta0, np.float64)
-    p = theta.shape[-1]
-    zero, inf, no = np.float64(0), np.float64(np.inf), np.bool_(False)
-    nothing = Equations(np.zeros((p + 1, p + 1)), inf, inf, zero, zero, no)
-    return State(
-        theta=theta, equations=nothing, trial=theta, radius=zero, scaling=np.zeros(p), slope=zero, predicted=zero,
-        full=no, polishing=no, damping=np.float64(1), failures=np.int32(0), offset=inf,
-        evaluations=np.int32(0), status=np.int32(Status.RUNNING),
-    )  # fmt: skip
-
-
-def step(state: State, at_trial: Equations, lower, upper, tolerances: Tolerances) -> State:
+def step(
+    state: State, at_trial: Equations, lower: jax.Array, upper: jax.Array, tolerances: Tolerances
+) -> State:
     """Judge the trial by its equations and propose the next.
 
     Parameters
@@ -169,12 +85,8 @@ def _finite_or_zero(at: Equations) -> Equations:
     return _choose(finite, at, jax.tree.map(jnp.zeros_like, at))._replace(finite=finite)
 
 
-def _choose(condition, yes, no):
+def _choose(condition: jax.Array, yes: Any, no: Any) -> Any:
     return jax.tree.map(lambda a, b: jnp.where(condition, a, b), yes, no)
-
-
-def _norm(x) -> jax.Array:
-    return jnp.sqrt(jnp.sum(x * x, axis=0))
 
 
 def _halves(equations: Equations) -> tuple[jax.Array, jax.Array]:
@@ -182,24 +94,12 @@ def _halves(equations: Equations) -> tuple[jax.Array, jax.Array]:
     return equations.root[:, :-1], equations.root[:, -1]
 
 
-def _spectrum(jacobian, residual, weights) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
-    """U^T r, S, V^T of J weights^-1 and which of S are not null.
-
-    The threshold follows weights that exceed the column norms: such columns are small, not null.
-    """
-    norms = _norm(jacobian)
-    u, s, vt = jnp.linalg.svd(jacobian / weights, full_matrices=False)
-    smallest = jnp.min(jnp.where(norms > 0, norms / weights, 1.0), initial=1.0)
-    seen = s > NULL * s.size * smallest * s[0]
-    return u.T @ residual, s, vt, seen
-
-
-def _geometry(equations: Equations, theta, lower, upper) -> Geometry:
+def _geometry(equations: Equations, theta: jax.Array, lower: jax.Array, upper: jax.Array) -> Geometry:
     jacobian, residual = _halves(equations)
     at_lower, at_upper = pressed(theta, jacobian.T @ residual, lower, upper)
     free = ~(at_lower | at_upper)
-    norms = _norm(jacobian)
-    along, _, _, seen = _spectrum(jacobian * free, residual, _one_if_zero(norms))
+    norms = norm(jacobian)
+    along, _, _, seen = spectrum(jacobian * free, residual, one_if_zero(norms))
     rank = jnp.sum(seen, dtype=norms.dtype)
     t2 = jnp.sum(jnp.where(seen, along, 0.0) ** 2)
     rest2, nfree = equations.psi2 - t2, equations.count - rank
@@ -210,20 +110,16 @@ def _geometry(equations: Equations, theta, lower, upper) -> Geometry:
     return Geometry(free, norms, rank, jnp.sqrt(t2), jnp.where(nothing_to_do, 0.0, offset))
 
 
-def _one_if_zero(x):
-    return jnp.where(x > 0, x, 1.0)
-
-
 def _noise(equations: Equations) -> jax.Array:
     """By how much rounding may change the cost: that of the sum, and of y and f times sum psi."""
-    data = jnp.sqrt(equations.psi2 * (equations.scale2 / _one_if_zero(equations.count)))
+    data = jnp.sqrt(equations.psi2 * (equations.scale2 / one_if_zero(equations.count)))
     return SUMMING * equations.cost + ROUGHNESS * data
 
 
-def _at_floor(equations: Equations, theta, here: Geometry) -> jax.Array:
+def _at_floor(equations: Equations, theta: jax.Array, here: Geometry) -> jax.Array:
     """Whether |t| is what the rounding of y, f and of theta itself leaves."""
-    data = ROUGHNESS * jnp.sqrt(equations.scale2 * here.rank / _one_if_zero(equations.count))
-    grid = 2 * EPS * _norm(here.norms * theta)
+    data = ROUGHNESS * jnp.sqrt(equations.scale2 * here.rank / one_if_zero(equations.count))
+    grid = 2 * EPS * norm(here.norms * theta)
     return (here.rank > 0) & (here.tangential <= data + grid)
 
 
@@ -236,7 +132,7 @@ def _accepted(state: State, at: Equations, before: Geometry, after: Geometry) ->
     return at.finite & (first | jnp.where(state.polishing, polished, fallen))
 
 
-def _move(state: State, at: Equations, accepted, here: Geometry) -> State:
+def _move(state: State, at: Equations, accepted: jax.Array, here: Geometry) -> State:
     """The state at the better of theta and trial, the trust radius following the gain."""
     theta, equations = _choose(accepted, (state.trial, at), (state.theta, state.equations))
     first = state.evaluations == 0
@@ -254,20 +150,20 @@ def _move(state: State, at: Equations, accepted, here: Geometry) -> State:
     )
 
 
-def _first_radius(equations: Equations, theta, here: Geometry) -> jax.Array:
-    size = _norm(here.norms * theta)
+def _first_radius(equations: Equations, theta: jax.Array, here: Geometry) -> jax.Array:
+    size = norm(here.norms * theta)
     # A start at zero has no size; the residual has the same unit.
-    return jnp.where(size > 0, size, _norm(equations.root[:, -1]))
+    return jnp.where(size > 0, size, norm(equations.root[:, -1]))
 
 
-def _radius(state: State, at: Equations, accepted) -> jax.Array:
+def _radius(state: State, at: Equations, accepted: jax.Array) -> jax.Array:
     """Shrink to the minimum of a parabola through what was found, double on success (More 1978, sec. 5).
 
     More shrinks to a tenth, and below a gain ratio of 1/4: curved valleys then take a third more steps.
     """
-    length = _norm(state.scaling * (state.trial - state.theta))
+    length = norm(state.scaling * (state.trial - state.theta))
     actual = state.equations.cost - at.cost
-    share = state.slope / _one_if_zero(2 * (state.slope - actual))
+    share = state.slope / one_if_zero(2 * (state.slope - actual))
     shrunk = jnp.minimum(state.radius, length) * jnp.where(at.finite, jnp.clip(share, 0.25, 0.5), 0.25)
     grown = jnp.where(actual > GROW * state.predicted, jnp.maximum(state.radius, 2 * length), state.radius)
     judged = jnp.where(at.finite & (actual > SHRINK * state.predicted), grown, shrunk)
@@ -275,16 +171,18 @@ def _radius(state: State, at: Equations, accepted) -> jax.Array:
     return jnp.where(state.polishing, polished, judged)
 
 
-def _verdict(state: State, moved: State, accepted, here: Geometry, tolerances: Tolerances) -> jax.Array:
+def _verdict(
+    state: State, moved: State, accepted: jax.Array, here: Geometry, tolerances: Tolerances
+) -> jax.Array:
     """The status at moved.theta, as far as it does not depend on the next step."""
     later = accepted & (state.evaluations > 0)
     actual = state.equations.cost - moved.equations.cost
     small = tolerances.ftol * state.equations.cost
     ftol = (actual <= small) & (state.predicted <= small) & (actual <= 2 * state.predicted)
-    length = _norm(moved.scaling * (state.trial - state.theta))
-    xtol = state.full & (length <= tolerances.xtol * _norm(moved.scaling * moved.theta))
+    length = norm(moved.scaling * (state.trial - state.theta))
+    xtol = state.full & (length <= tolerances.xtol * norm(moved.scaling * moved.theta))
     jacobian, residual = _halves(moved.equations)
-    cosines = jnp.abs(jacobian.T @ residual) / _one_if_zero(here.norms * _norm(residual))
+    cosines = jnp.abs(jacobian.T @ residual) / one_if_zero(here.norms * norm(residual))
     gtol = jnp.max(jnp.where(here.free, cosines, 0.0)) <= tolerances.gtol
     rounding = moved.equations.psi2 <= ROUGHNESS**2 * moved.equations.scale2
     reasons = (
@@ -299,19 +197,21 @@ def _verdict(state: State, moved: State, accepted, here: Geometry, tolerances: T
     return jnp.select([met for _, met in reasons], codes, jnp.asarray(Status.RUNNING, state.status.dtype))
 
 
-def _propose(state: State, moved: State, accepted, here: Geometry, lower, upper) -> State:
+def _propose(
+    state: State, moved: State, accepted: jax.Array, here: Geometry, lower: jax.Array, upper: jax.Array
+) -> State:
     """The next trial, and what the quadratic model says of it."""
     noise = _noise(moved.equations)
     polishing = here.tangential**2 / 2 <= noise
     polishing |= ~accepted & (state.polishing | (state.predicted <= noise))
     radius = jnp.where(polishing, jnp.inf, moved.radius)
     jacobian, residual = _halves(moved.equations)
-    weights = _one_if_zero(moved.scaling)
+    weights = one_if_zero(moved.scaling)
 
-    def solve(held, shift):
-        return _subproblem(jacobian, residual, weights, radius, held, shift)
+    def solve(held: jax.Array, shift: jax.Array) -> tuple[jax.Array, jax.Array]:
+        return restricted_step(jacobian, residual, weights, radius, held, shift)
 
-    def gain(s):
+    def gain(s: jax.Array) -> jax.Array:
         change = jacobian @ s
         return change @ (residual - change / 2)
 
@@ -324,56 +224,7 @@ def _propose(state: State, moved: State, accepted, here: Geometry, lower, upper)
     )
 
 
-def _subproblem(jacobian, residual, weights, radius, held, shift) -> tuple[jax.Array, jax.Array]:
-    """The s with s[held] = shift[held] that minimises |r - J s| subject to |weights s| <= radius.
-
-    Also says whether the radius left the Gauss-Newton step as it was.  That step is taken from columns of
-    norm 1, which keeps digits that weights far above the column norms would lose.
-    """
-    residual = residual - jacobian @ shift
-    jacobian = jnp.where(held, 0.0, jacobian)
-    room = jnp.sqrt(jnp.maximum(radius**2 - jnp.sum((weights * shift) ** 2), 0.0))
-    norms = _one_if_zero(_norm(jacobian))
-    along, s, vt, seen = _spectrum(jacobian, residual, norms)
-    newton = (jnp.where(seen, along / _one_if_zero(s), 0.0) @ vt) / norms
-    full = _norm(weights * newton) <= room
-    short = _secular(*_spectrum(jacobian, residual, weights), room) / weights
-    return jnp.where(held, shift, jnp.where(full, newton, short)), full
-
-
-def _secular(along, s, vt, seen, radius) -> jax.Array:
-    """The z of length radius that minimises |U^T r - S V^T z|, where the unrestricted one is longer.
-
-    z = V S / (S^2 + m) U^T r for the m >= 0 at which |z| = radius.  Newton on 1/|z| - 1/radius rises
-    monotonically from m = 0 (Reinsch 1971; Conn, Gould & Toint 2000, sec. 7.3).
-    """
-    s2, top = s * s, jnp.where(seen, s * along, 0.0)
-
-    def length(m):
-        below = jnp.where(seen, s2 + m, 1.0)
-        z = top / below
-        size = _norm(z)
-        return z, below, size
-
-    def improve(carry):
-        m, _, rounds = carry
-        z, below, size = length(m)
-        slope = jnp.sum(z * z / below)
-        grow = (size - radius) / _one_if_zero(radius) * (size * size) / _one_if_zero(slope)
-        return m + jnp.maximum(grow, 0.0), size, rounds + 1
-
-    def unfinished(carry):
-        _, size, rounds = carry
-        return (rounds < SECULAR_ROUNDS) & (size > (1 + 1e-12) * radius) & (radius > 0)
-
-    m, _, _ = jax.lax.while_loop(
-        unfinished, improve, (jnp.zeros_like(radius), jnp.full_like(radius, jnp.inf), 0)
-    )
-    z, _, size = length(m)
-    return (z * jnp.where(size > 0, jnp.minimum(1.0, radius / _one_if_zero(size)), 0.0)) @ vt
-
-
-def _finish(state: State, status, here: Geometry) -> State:
+def _finish(state: State, status: jax.Array, here: Geometry) -> State:
     """The state with its status; a solve that is over asks for nothing new."""
     still = jnp.all(state.trial == state.theta)
     floor = _at_floor(state.equations, state.theta, here)
