@@ -1,0 +1,293 @@
+"""The kernel: one leaf of points -> its sums, block by block inside one compiled function.
+
+Legend: y (n,) data, x coordinates, theta (p,) varying parameters, f = model(x, theta), J = df/dtheta
+(p, n), r = y - f, sigma standard deviations.  With A = [J; r] / sigma the leaf leaves behind A A^T
+("normal"), its triangle R from the QR factorisation of A^T ("triangle"), or, at the accepted point,
+the two matrices of a sandwich covariance ("sandwich").
+
+A block is small enough that A stays in the second-level cache: no n x p array exists.  The number of
+blocks follows from n at run time, so one compiled function serves every leaf up to its size and
+padding costs no arithmetic.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from dfit.core.loss import LOSSES, gauss_newton_weight
+from dfit.core.sums import DROPS, FAULTS
+
+# theta (p,), coordinates of a block, given (f, J) or (), context -> f (B,), J (p, B)
+Evaluate = Callable[[jax.Array, Sequence[jax.Array], tuple[jax.Array, ...], Any], tuple[jax.Array, jax.Array]]
+
+L2_BYTES = 1 << 20
+
+
+class Layout(NamedTuple):
+    """What is fixed when a kernel is compiled."""
+
+    form: str
+    loss: str
+    block: int
+    is_complex: bool
+
+
+class Leaf(NamedTuple):
+    """Operands of one leaf, each padded to the leaf size S; ``n`` points of it count.
+
+    ``given`` is () or the (f (S,), J (p, S)) of a model that JAX cannot trace.
+    """
+
+    y: Any
+    coords: tuple[Any, ...]
+    sigma: Any  # (S,) or None
+    where: Any  # (S,) bool or None
+    given: tuple[Any, ...]
+    n: Any
+
+
+def block_points(p: int) -> int:
+    """Points per block: the power of two nearest to (L2 / 8) / (p x 8 bytes), 256 to 32,768.
+
+    A fixed rule, because another block size gives other bits.
+    """
+    wanted = L2_BYTES / 8 / (max(p, 1) * 8)
+    return 1 << max(8, min(15, round(math.log2(wanted))))
+
+
+def forward(predict: Callable[..., jax.Array]) -> Evaluate:
+    """Value and forward derivative of ``predict(theta, coords, context)``, one pushforward per parameter."""
+
+    def evaluate(
+        theta: jax.Array, coords: Sequence[jax.Array], given: tuple[jax.Array, ...], context: Any
+    ) -> tuple[jax.Array, jax.Array]:
+        def push(direction: jax.Array) -> tuple[jax.Array, jax.Array]:
+            return jax.jvp(lambda t: predict(t, coords, context), (theta,), (direction,))
+
+        return jax.vmap(push, out_axes=(None, 0))(jnp.eye(theta.size))
+
+    return evaluate
+
+
+def as_given(
+    theta: jax.Array, coords: Sequence[jax.Array], given: tuple[jax.Array, ...], context: Any
+) -> tuple[jax.Array, jax.Array]:
+    """Model value and derivatives that were computed outside."""
+    f, jacobian = given
+    return f, jacobian
+
+
+def _wide(values: jax.Array) -> jax.Array:
+    kind = jnp.complex128 if jnp.issubdtype(values.dtype, jnp.complexfloating) else jnp.float64
+    return values.astype(kind)
+
+
+def _real(values: jax.Array) -> jax.Array:
+    """Real and imaginary parts side by side along the last axis."""
+    return jnp.concatenate([values.real, values.imag], axis=-1)
+
+
+class _Masks(NamedTuple):
+    valid: jax.Array
+    drops: tuple[jax.Array, ...]  # in the order of DROPS
+    faults: tuple[jax.Array, ...]  # in the order of FAULTS
+
+
+def _masks(leaf: Leaf, index: jax.Array) -> _Masks:
+    """Which points of a block count, and why the others do not. The first reason wins."""
+    rest = index < leaf.n
+    drops = []
+
+    def drop(reason: jax.Array) -> None:
+        nonlocal rest
+        drops.append(rest & reason)
+        rest = rest & ~reason
+
+    never = jnp.zeros_like(rest)
+    drop(never if leaf.where is None else ~leaf.where)
+    drop(jnp.isnan(leaf.y))
+    x_nan, x_inf = never, never
+    for c in leaf.coords:
+        x_nan, x_inf = x_nan | jnp.isnan(c), x_inf | jnp.isinf(c)
+    drop(x_nan)
+    drop(never if leaf.sigma is None else jnp.isnan(leaf.sigma))
+    drop(never if leaf.sigma is None else leaf.sigma == jnp.inf)
+    faults = (
+        rest & jnp.isinf(leaf.y),
+        rest & x_inf,
+        rest & (never if leaf.sigma is None else leaf.sigma <= 0),
+    )
+    valid = rest
+    for fault in faults:
+        valid = valid & ~fault
+    return _Masks(valid, tuple(drops), faults)
+
+
+def _moments(y: jax.Array, weight: jax.Array, sums: jax.Array) -> jax.Array:
+    """Weight sum, mean (real, imaginary), sum of squares about the mean and about zero, updated."""
+    w0, re0, im0, m0, yy0 = sums
+    w = jnp.sum(weight)
+    safe = jnp.where(w > 0, w, 1.0)
+    mean = jnp.sum(weight * y) / safe
+    m = jnp.sum(weight * jnp.abs(y - mean) ** 2)
+    total = jnp.where(w0 + w > 0, w0 + w, 1.0)
+    gap = mean - lax.complex(re0, im0)
+    step = jnp.where(w > 0, w / total, 0.0)
+    # Chan, Golub & LeVeque 1983: merging means and squares without cancellation
+    return jnp.stack(
+        [
+            w0 + w,
+            re0 + gap.real * step,
+            im0 + gap.imag * step,
+            m0 + m + jnp.abs(gap) ** 2 * w0 * step,
+            yy0 + jnp.sum(weight * jnp.abs(y) ** 2),
+        ]
+    )
+
+
+class Scalars(NamedTuple):
+    """Operands that are the same for all leaves of a pass.
+
+    ``survey`` (bool) asks for what depends on the data alone, needed once: counts of dropped points by
+    reason and the moments of y.  ``context`` is handed to the model (fixed values, constants).
+    """
+
+    sigma: Any
+    f_scale: Any
+    survey: Any
+    context: Any
+
+
+class _Points(NamedTuple):
+    """Points of a block as real residuals: complex ones stand twice."""
+
+    masks: _Masks
+    y: jax.Array
+    weight: jax.Array  # 1 / sigma^2, zero where excluded
+    valid: jax.Array
+    r: jax.Array  # (B,) weighted residual
+    jacobian: jax.Array  # (p, B) weighted
+    rho: tuple[jax.Array, jax.Array, jax.Array]
+    z: jax.Array
+
+
+def _points(
+    evaluate: Evaluate, layout: Layout, theta: jax.Array, leaf: Leaf, index: jax.Array, scalars: Scalars
+) -> _Points:
+    masks = _masks(leaf, index)
+    valid = masks.valid
+    y = jnp.where(valid, _wide(leaf.y), 0.0)
+    # An excluded point must not reach the model as NaN: 0 x NaN is NaN, in derivatives too.
+    stand_in = jnp.argmax(valid)
+    coords = [jnp.where(valid, _wide(c), _wide(c)[stand_in]) for c in leaf.coords]
+    f, jacobian = evaluate(theta, coords, leaf.given, scalars.context)
+    sigma = 1.0 if leaf.sigma is None else jnp.where(valid, leaf.sigma, 1.0)
+    root_weight = 1 / (scalars.sigma * sigma)
+    r, jacobian = (y - f) * root_weight, jacobian * root_weight
+    weight = jnp.where(valid, root_weight**2, 0.0)
+    if layout.is_complex:
+        r, jacobian, valid = _real(r), _real(jacobian), jnp.concatenate([valid, valid])
+    r, jacobian = jnp.where(valid, r, 0.0), jnp.where(valid, jacobian, 0.0)
+    z = (r / scalars.f_scale) ** 2
+    return _Points(masks, y, weight, valid, r, jacobian, LOSSES[layout.loss](z), z)
+
+
+def _add_matrix(layout: Layout, points: _Points, matrix: jax.Array) -> jax.Array:
+    """Matrix of the points before, with this block's points added."""
+    _, rho1, rho2 = points.rho
+    r, jacobian = points.r, points.jacobian
+    if layout.form == "sandwich":
+        bread = jacobian * (rho1 + 2 * points.z * rho2)
+        meat = jacobian * (r * rho1) ** 2
+        return matrix + jnp.stack([bread @ jacobian.T, meat @ jacobian.T])
+    if layout.loss != "linear":
+        h = jnp.sqrt(gauss_newton_weight(points.z, rho1, rho2))
+        r, jacobian = r * rho1 / h, jacobian * h
+    rows = jnp.concatenate([jacobian, r[None]])
+    if layout.form == "triangle":
+        return jnp.linalg.qr(jnp.concatenate([matrix, rows.T]), mode="r")
+    return matrix + rows @ rows.T
+
+
+def _cut(leaf: Leaf, start: jax.Array, size: int) -> Leaf:
+    def cut(a: Any) -> Any:
+        return None if a is None else lax.dynamic_slice_in_dim(a, start, size, axis=-1)
+
+    return Leaf(
+        cut(leaf.y),
+        tuple(map(cut, leaf.coords)),
+        cut(leaf.sigma),
+        cut(leaf.where),
+        tuple(map(cut, leaf.given)),
+        leaf.n,
+    )
+
+
+def leaf_kernel(evaluate: Evaluate, layout: Layout) -> Callable[..., dict[str, jax.Array]]:
+    """Function (theta, leaf, scalars) -> fields of `Sums` of the leaf, ready for ``jax.jit``."""
+
+    def add_block(theta: jax.Array, leaf: Leaf, i: jax.Array, scalars: Scalars, carry: dict) -> dict:
+        index = i * layout.block + jnp.arange(layout.block)
+        points = _points(evaluate, layout, theta, _cut(leaf, i * layout.block, layout.block), index, scalars)
+        value, rho1, _ = points.rho
+        r = points.r
+
+        def lag() -> jax.Array:
+            return jnp.stack([jnp.sum(r[1:] * r[:-1]), jnp.sum(r[:-1] ** 2)])
+
+        def survey() -> tuple[jax.Array, jax.Array]:
+            reasons = (*points.masks.drops, *points.masks.faults)
+            found = jnp.stack([jnp.sum(reason) for reason in reasons]).astype(jnp.float64)
+            return carry["counts"] + found, _moments(points.y, points.weight, carry["moments"])
+
+        counts, moments = lax.cond(scalars.survey, survey, lambda: (carry["counts"], carry["moments"]))
+        return {
+            "matrix": _add_matrix(layout, points, carry["matrix"]),
+            "cost": carry["cost"] + 0.5 * scalars.f_scale**2 * jnp.sum(value),
+            "psi2": carry["psi2"] + jnp.sum((r * rho1) ** 2),
+            "count": carry["count"] + jnp.sum(points.valid),
+            # Neighbours are compared in the first block of a leaf only: a sample that costs nothing.
+            "lag": lax.cond(i == 0, lag, lambda: carry["lag"]),
+            "counts": counts,
+            "moments": moments,
+        }
+
+    def kernel(theta: jax.Array, leaf: Leaf, scalars: Scalars) -> dict[str, jax.Array]:
+        p = theta.size
+        zero = jnp.zeros(())
+        carry = {
+            "matrix": jnp.zeros((2, p, p) if layout.form == "sandwich" else (p + 1, p + 1)),
+            "cost": zero,
+            "psi2": zero,
+            "count": zero,
+            "lag": jnp.zeros(2),
+            "counts": jnp.zeros(len(DROPS) + len(FAULTS)),
+            "moments": jnp.zeros(5),
+        }
+        blocks = (leaf.n + layout.block - 1) // layout.block
+        return lax.fori_loop(0, blocks, lambda i, c: add_block(theta, leaf, i, scalars, c), carry)
+
+    return kernel
+
+
+def score_kernel(evaluate: Evaluate, layout: Layout) -> Callable[..., jax.Array]:
+    """Function (theta, leaf, scalars) -> scores w psi J of every point (p, S), zero where excluded.
+
+    The one kernel that holds p values per point; a cluster-robust covariance asks for it once.
+    """
+
+    def kernel(theta: jax.Array, leaf: Leaf, scalars: Scalars) -> jax.Array:
+        index = jnp.arange(leaf.y.shape[-1])
+        points = _points(evaluate, layout, theta, leaf, index, scalars)
+        scores = points.jacobian * (points.r * points.rho[1])
+        if layout.is_complex:
+            scores = scores[:, : index.size] + scores[:, index.size :]
+        return scores
+
+    return kernel

@@ -1,0 +1,190 @@
+"""What a partition must compute before its points can be summed: its own piece of the dask graph.
+
+Upstream graphs (a read, a calibration, a mask) are cut so that one partition is one task.  A key that
+only one partition needs goes into that task.  A key that several need (the mean in
+``y - y.mean("time")``) is *kept*: computed once, before the first pass, and handed to every task.
+What a kept key is made of is not read again for its sake.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import cloudpickle
+import dask
+import dask.array
+import numpy as np
+from dask._task_spec import Alias, DataNode, GraphNode, convert_legacy_graph, cull, execute_graph
+from dask.core import flatten, toposort
+
+from dfit.data.plan import Chunk, Partition, Source
+from dfit.errors import DataError
+
+SHARED = -1
+SMALL_LITERAL_BYTES = 100_000
+
+
+@dataclass(frozen=True)
+class Work:
+    """What one partition reads: a piece of graph, and for each chunk and source a key or an array.
+
+    ``needs`` are kept keys; their values arrive beside the work.
+    """
+
+    partition: Partition
+    graph: dict[Hashable, Any] = field(default_factory=dict)
+    items: tuple[tuple[Any, ...], ...] = ()
+    needs: tuple[Hashable, ...] = ()
+
+
+@dataclass(frozen=True)
+class Key:
+    """A key of the graph where otherwise an array stands."""
+
+    name: Hashable
+
+
+@dataclass(frozen=True)
+class Upstream:
+    """Work of all partitions, and the graph of the keys they share."""
+
+    works: tuple[Work, ...]
+    kept: tuple[Hashable, ...]
+    kept_graph: dict[Hashable, Any]
+
+
+def upstream(
+    sources: Sequence[Source], grid: Sequence[Sequence[int]], partitions: Sequence[Partition]
+) -> Upstream:
+    """Cut the graphs of all sources by partition."""
+    arrays = [_on_grid(source, grid) for source in sources]
+    lazy = [a for a in arrays if isinstance(a, dask.array.Array)]
+    optimized = iter(dask.optimize(*lazy)) if lazy else iter(())
+    arrays = [next(optimized) if isinstance(a, dask.array.Array) else a for a in arrays]
+    graph: dict[Hashable, Any] = {}
+    for a in arrays:
+        if isinstance(a, dask.array.Array):
+            graph.update(a.__dask_graph__())
+    futures = {
+        k: v for k, v in graph.items() if not isinstance(v, GraphNode) and hasattr(v, "add_done_callback")
+    }
+    graph = convert_legacy_graph({k: v for k, v in graph.items() if k not in futures}, all_keys=set(graph))
+    items = [
+        tuple(tuple(_item(a, s, chunk) for a, s in zip(arrays, sources, strict=True)) for chunk in p.chunks)
+        for p in partitions
+    ]
+    wanted = [{i.name for row in rows for i in row if isinstance(i, Key)} for rows in items]
+    kept = _shared_keys(graph, wanted, futures)
+    works = []
+    for partition, rows, names in zip(partitions, items, wanted, strict=True):
+        piece, needs = _piece(graph, names, kept)
+        works.append(Work(partition, piece, rows, tuple(sorted(needs, key=str))))
+    used = {key for work in works for key in work.needs}
+    kept_graph = {**cull(graph, used - set(futures)), **{k: futures[k] for k in used & set(futures)}}
+    return Upstream(tuple(works), tuple(sorted(used, key=str)), kept_graph)
+
+
+def _on_grid(source: Source, grid: Sequence[Sequence[int]]) -> Any:
+    """The source's array, a lazy one cut like y."""
+    data = source.array.variable._data if source.array.chunks is not None else source.array.data
+    if isinstance(data, dask.array.Array):
+        return data.rechunk(tuple(grid[axis] for axis in source.axes))
+    return np.asarray(data)
+
+
+def _item(array: Any, source: Source, chunk: Chunk) -> Any:
+    if isinstance(array, dask.array.Array):
+        return Key((array.name, *(chunk.index[axis] for axis in source.axes)))
+    return array[tuple(slice(chunk.start[a], chunk.start[a] + chunk.shape[a]) for a in source.axes)]
+
+
+def _shared_keys(
+    graph: Mapping[Hashable, Any], wanted: Sequence[set[Hashable]], futures: Mapping[Hashable, Any]
+) -> set[Hashable]:
+    """Keys that tasks of two partitions need directly.
+
+    Consumers first: a key belongs to the partitions of its consumers, but a shared consumer is
+    computed apart and asks nothing of any partition.
+    """
+    owner: dict[Hashable, int] = {}
+
+    def claim(key: Hashable, partition: int) -> None:
+        owner[key] = partition if owner.get(key, partition) == partition else SHARED
+
+    for index, names in enumerate(wanted):
+        for key in names:
+            claim(key, index)
+    shared = set(futures)
+    for key in reversed(toposort(graph, {k: v.dependencies for k, v in graph.items()})):
+        who = owner.get(key)
+        if who is None:
+            continue
+        if who == SHARED and not _small_literal(graph[key]):
+            shared.add(key)
+            continue
+        for dependency in graph[key].dependencies:
+            claim(dependency, who)
+    return shared
+
+
+def _small_literal(node: Any) -> bool:
+    """Whether a node is a value that may travel in every task (a file's description, say)."""
+    if isinstance(node, Alias):
+        return True
+    if not isinstance(node, DataNode):
+        return False
+    if isinstance(node.value, np.ndarray):
+        return node.value.nbytes <= SMALL_LITERAL_BYTES
+    return len(cloudpickle.dumps(node.value)) <= SMALL_LITERAL_BYTES
+
+
+def _piece(
+    graph: Mapping[Hashable, Any], names: Iterable[Hashable], kept: set[Hashable]
+) -> tuple[dict[Hashable, Any], set[Hashable]]:
+    """Nodes that compute ``names`` from kept keys, and the kept keys they need."""
+    piece: dict[Hashable, Any] = {}
+    needs: set[Hashable] = set()
+    todo = list(names)
+    while todo:
+        key = todo.pop()
+        if key in kept:
+            needs.add(key)
+        elif key not in piece:
+            piece[key] = graph[key]
+            todo += graph[key].dependencies
+    return piece, needs
+
+
+def load(
+    work: Work, sources: Sequence[tuple[str, Any]], kept: Mapping[Hashable, Any]
+) -> list[list[np.ndarray]]:
+    """Arrays of every chunk of a partition, one per source, C-contiguous.
+
+    ``sources`` are (role, time axis or None). Runs on the worker.
+    """
+    names = {item.name for row in work.items for item in row if isinstance(item, Key)}
+    values = dict(kept)
+    if work.graph:
+        values = dict(execute_graph(work.graph, cache=values, keys=names | set(kept)))
+    out = []
+    for chunk, row in zip(work.partition.chunks, work.items, strict=True):
+        arrays = []
+        for (role, time), item in zip(sources, row, strict=True):
+            array = np.asarray(values[item.name] if isinstance(item, Key) else item)
+            if time is not None:
+                array = time.offsets(array)
+            if role == "y" and array.shape != chunk.shape:
+                raise DataError(
+                    f"partition {work.partition.index}: a chunk of y has shape {array.shape}, "
+                    f"its array announces {chunk.shape}. Type: y = y.persist(); y.compute_chunk_sizes()"
+                )
+            arrays.append(np.ascontiguousarray(array))
+        out.append(arrays)
+    return out
+
+
+def keys_flat(array: dask.array.Array) -> list[Hashable]:
+    """All block keys of an array."""
+    return list(flatten(array.__dask_keys__()))

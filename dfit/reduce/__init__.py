@@ -1,0 +1,1 @@
+"""The dask layer: where sums are computed and how they meet. Knows no algorithm."""

@@ -1,0 +1,138 @@
+"""One pass over the data: theta -> equations, wherever the tasks run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from dfit.core.equations import Equations
+from dfit.core.sums import DROPS, Sums, condition, equations
+from dfit.data.plan import Partition
+from dfit.errors import DataError
+from dfit.reduce.runners import Runner
+from dfit.reduce.task import Job, Point, Report
+from dfit.reduce.tree import Forest, insert, root
+
+# The sums of squares keep 16 - 2 log10(condition) digits of a standard deviation: beyond this
+# condition the pass reduces triangles, which keep 16 - log10(condition).
+TRIANGLE_ABOVE = 1e4
+
+
+@dataclass
+class Account:
+    """What the passes of a fit have cost so far."""
+
+    passes: int = 0
+    points: int = 0
+    bytes_read: int = 0
+    read_s: float = 0.0
+    compute_s: float = 0.0
+    compilations: int = 0
+    peak_bytes: dict[str, int] = field(default_factory=dict)
+
+    def add(self, report: Report) -> None:
+        self.points += report.points
+        self.bytes_read += report.bytes_read
+        self.read_s += report.read_s
+        self.compute_s += report.compute_s
+        self.compilations += report.compilations
+        known = self.peak_bytes.get(report.process, 0)
+        self.peak_bytes[report.process] = max(known, report.peak_bytes)
+
+
+class PassEvaluator:
+    """Callable theta (p,) -> `Equations` over all partitions.
+
+    Reduces sums of squares until the equations report a condition above ``TRIANGLE_ABOVE``, then
+    triangles.  The first pass also surveys the data; ``survey`` holds its sums.
+
+    Parameters
+    ----------
+    runner, job, partitions : where and what; ``job`` has the layout of the first pass.
+    held : values of the parameters that do not vary.
+    describe : names a partition and the coordinate ranges of one of its chunks.
+    on_report : called with every finished task of a pass, and the pass's number from 1.
+    """
+
+    def __init__(
+        self,
+        runner: Runner,
+        job: Job,
+        partitions: list[Partition],
+        held: np.ndarray,
+        describe: Callable[[Partition, int], str],
+        on_report: Callable[[Report, int], None] = lambda report, number: None,
+    ) -> None:
+        self._runner = runner
+        self._job = job
+        self._partitions = partitions
+        self._held = held
+        self._describe = describe
+        self._on_report = on_report
+        self.account = Account()
+        self.survey: Sums | None = None
+        self.last: Sums | None = None
+
+    @property
+    def form(self) -> str:
+        """Form that the next pass reduces: "normal" or "triangle"."""
+        return self._job.recipe.layout.form
+
+    def __call__(self, theta: np.ndarray, done: Forest | None = None) -> Equations:
+        """Equations at theta; nodes of ``done`` are taken as they are."""
+        form = self.form
+        sums = self.reduce(theta, form, done)
+        if self.survey is None:
+            self.survey = sums
+        self.last = sums
+        found = equations(sums, form, float(self.survey.moments[4]))
+        if form == "normal" and found.finite and condition(found.root) > TRIANGLE_ABOVE:
+            self._job = _with_form(self._job, "triangle")
+        return found
+
+    def reduce(self, theta: np.ndarray, form: str, done: Forest | None = None) -> Sums:
+        """Sums of one pass in any form; the first pass of a fit must be a call of the evaluator."""
+        forest: Forest = dict(done or {})
+        number = self.account.passes + 1
+        troubles: list[Report] = []
+
+        def take(report: Report) -> None:
+            for node, sums in report.forest.items():
+                insert(forest, node, sums, form)
+            self.account.add(report)
+            if report.trouble:
+                troubles.append(report)
+            self._on_report(report, number)
+
+        first = self.survey is None
+        point = Point(np.asarray(theta, np.float64), self._held, first)
+        self._runner.run(_with_form(self._job, form), point, dict(done or {}), take)
+        self.account.passes = number
+        if first and troubles:
+            self._refuse(min(troubles, key=lambda r: r.partition))
+        return root(forest, form)
+
+    def _refuse(self, report: Report) -> None:
+        """Raise what the first pass found; later passes only meet theta that are not finite."""
+        what, count, chunk = report.trouble[0]
+        place = self._describe(self._partitions[report.partition], chunk)
+        if what == "not finite":
+            raise DataError(
+                f"the model or its derivative is not finite at the start in {place}. Type a p0 where it is, "
+                "bounds that keep it there, or where= to leave such points out"
+            )
+        left_out = "where=sigma > 0" if "sigma" in what else "where=np.isfinite(y) (and of the coordinates)"
+        raise DataError(f"{what} at {count} or more points in {place}. To leave them out type: {left_out}")
+
+
+def drops(survey: Sums) -> dict[str, int]:
+    """Points left out by reason."""
+    return {name: int(count) for name, count in zip(DROPS, survey.counts, strict=False) if count}
+
+
+def _with_form(job: Job, form: str) -> Job:
+    if job.recipe.layout.form == form:
+        return job
+    return replace(job, recipe=replace(job.recipe, layout=job.recipe.layout._replace(form=form)))

@@ -1,0 +1,178 @@
+"""Compiled kernels of this process, found by content.
+
+A model that is pickled to a worker is a new function object in every task, and ``jax.jit`` would
+compile it again each time.  So a task carries a `Recipe`, small bytes with a fingerprint, and the
+process keeps what it built from the first one.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import cloudpickle
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dfit import fingerprint
+from dfit.core.differences import differences
+from dfit.core.kernel import Layout, Leaf, Scalars, as_given, forward, leaf_kernel, score_kernel
+from dfit.core.precision import float64_on_cpu
+from dfit.core.sums import Sums
+from dfit.errors import WorkerError
+from dfit.model import Model
+from dfit.parameters import Parameters
+
+KERNELS_KEPT = 64
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """All that a process needs to build a kernel.
+
+    Attributes
+    ----------
+    fingerprint : content of the model, see `dfit.fingerprint`; a worker checks its own against it.
+    model, parameters : pickled `Model` (without constants) and `Parameters`.
+    name : the model's name, for messages.
+    traceable : whether JAX can trace it; otherwise derivatives are finite differences.
+    layout : see `dfit.core.kernel`.
+    """
+
+    fingerprint: str
+    model: bytes
+    parameters: bytes
+    name: str
+    traceable: bool
+    layout: Layout
+
+
+class Kernel:
+    """A compiled leaf kernel; ``compilations`` counts how often JAX traced it."""
+
+    def __init__(self, recipe: Recipe, constants: Mapping[str, np.ndarray]) -> None:
+        self.recipe = recipe
+        self.compilations = 0
+        self._model = Model.from_blob(recipe.model, constants)
+        self._parameters: Parameters = cloudpickle.loads(recipe.parameters)
+        found = fingerprint.fingerprint(self._model, self._parameters, recipe.traceable)
+        if found != recipe.fingerprint and not recipe.fingerprint.startswith(fingerprint.NEW):
+            raise WorkerError(
+                f"this worker has another {recipe.name} than the client (module {self._model.func.__module__!r}): "
+                "its program or its packages differ. Update the worker's copy and type: client.restart()"
+            )
+        build = score_kernel if recipe.layout.form == "scores" else leaf_kernel
+        evaluate = self._evaluate() if recipe.traceable else as_given
+        self._compiled = jax.jit(self._counted(build(evaluate, recipe.layout)))
+        self._lock = threading.Lock()
+
+    def _counted(self, kernel: Callable[..., Any]) -> Callable[..., Any]:
+        def traced(*operands: Any) -> Any:
+            self.compilations += 1
+            return kernel(*operands)
+
+        return traced
+
+    def _evaluate(self) -> Callable[..., Any]:
+        if self._model.jac is None:
+            return forward(self._predict)
+
+        def evaluate(theta: Any, coords: Any, given: Any, context: Any) -> Any:
+            return self._predict(theta, coords, context), self._jacobian(theta, coords, context)
+
+        return evaluate
+
+    def _predict(self, theta: Any, coords: Sequence[Any], context: Any) -> Any:
+        held, constants = context
+        f = self._model(self._parameters.expand(theta, held), coords, constants)
+        return jnp.broadcast_to(jnp.asarray(f), coords[0].shape)
+
+    def _jacobian(self, theta: Any, coords: Sequence[Any], context: Any) -> Any:
+        held, constants = context
+        full = self._model.jacobian(self._parameters.expand(theta, held), coords, constants)
+        return jnp.asarray(full).T[jnp.asarray(self._parameters.varying)]
+
+    def __call__(self, theta: np.ndarray, leaf: Leaf, scalars: Scalars) -> Any:
+        """Fields of `Sums` (or scores (p, S)) of one leaf as NumPy arrays."""
+        if not self.recipe.traceable:
+            leaf = leaf._replace(given=self._by_differences(theta, leaf, scalars.context))
+        with float64_on_cpu(), fingerprint.fresh(self.recipe.fingerprint):
+            if self.compilations == 0:
+                # Threads that meet here first would each compile.
+                with self._lock:
+                    return jax.tree.map(np.asarray, self._compiled(theta, leaf, scalars))
+            return jax.tree.map(np.asarray, self._compiled(theta, leaf, scalars))
+
+    def _by_differences(self, theta: np.ndarray, leaf: Leaf, context: Any) -> tuple[np.ndarray, np.ndarray]:
+        n, size = leaf.n, leaf.y.size
+        valid = np.ones(n, bool) if leaf.where is None else leaf.where[:n].copy()
+        coords = [np.asarray(c[:n], np.float64) for c in leaf.coords]
+        for c in coords:
+            valid &= np.isfinite(c)
+        if not valid.any():
+            shape = (theta.size, size)
+            return np.zeros(size), np.zeros(shape)
+        # The same stand-in as in the kernel: the model sees no missing value.
+        coords = [np.where(valid, c, c[np.argmax(valid)]) for c in coords]
+        held, constants = context
+        p = self._parameters
+        varying = list(p.varying)
+
+        def predict(at: np.ndarray) -> np.ndarray:
+            full = [float(v) for v in p.expand(at, held)]
+            return np.broadcast_to(np.asarray(self._model(full, coords, constants)), (n,))
+
+        if self._model.jac is None:
+            typical = np.where(p.init[varying] != 0, np.abs(p.init[varying]), 1.0)
+            f, jacobian = differences(predict, theta, typical, p.lower[varying], p.upper[varying])
+        else:
+            full = [float(v) for v in p.expand(theta, held)]
+            f = predict(theta)
+            jacobian = np.asarray(self._model.jacobian(full, coords, constants)).T[varying]
+        return _padded(f, size), _padded(jacobian, size)
+
+
+def _padded(values: np.ndarray, size: int) -> np.ndarray:
+    kind = np.complex128 if np.iscomplexobj(values) else np.float64
+    out = np.zeros((*values.shape[:-1], size), kind)
+    out[..., : values.shape[-1]] = values
+    return out
+
+
+_kernels: OrderedDict[tuple[Any, ...], Kernel] = OrderedDict()
+_building = threading.Lock()
+
+
+def kernel_for(recipe: Recipe, constants: Mapping[str, np.ndarray]) -> Kernel:
+    """The process's kernel for a recipe, built on first use.
+
+    Raises
+    ------
+    WorkerError
+        If this process's copy of the model has another fingerprint.
+    """
+    key = (recipe.fingerprint, recipe.layout, recipe.traceable)
+    with _building:
+        if key not in _kernels:
+            _kernels[key] = Kernel(recipe, constants)
+            while len(_kernels) > KERNELS_KEPT:
+                _kernels.popitem(last=False)
+        _kernels.move_to_end(key)
+        return _kernels[key]
+
+
+def as_sums(fields: dict[str, np.ndarray]) -> Sums:
+    """`Sums` from what a leaf kernel returned."""
+    return Sums(
+        fields["matrix"],
+        float(fields["cost"]),
+        float(fields["psi2"]),
+        float(fields["count"]),
+        fields["lag"],
+        fields["counts"],
+        fields["moments"],
+    )

@@ -1,0 +1,206 @@
+"""Where tasks run: in this process (dask's local schedulers) or on a dask.distributed cluster.
+
+A runner holds the works of all partitions and, where they are kept, their data.  ``run`` maps one task
+over the partitions and gives each `Report` to the caller as it completes, in any order.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Any, Protocol
+
+import cloudpickle
+import dask
+import dask.local
+import dask.threaded
+import numpy as np
+from dask._task_spec import DataNode, Task
+from dask.callbacks import Callback
+from dask.system import CPU_COUNT
+
+from dfit.data.graph import Upstream, Work
+from dfit.fingerprint import of_values
+from dfit.reduce.task import Arrays, Job, Point, Report, accumulate, bytes_read, combine_reports, read
+from dfit.reduce.tree import Forest, covers
+
+if TYPE_CHECKING:
+    from distributed import Client, Future
+
+# Beyond this many partitions their reports are combined on the workers, FAN_IN at a time: the client
+# then receives a sixteenth. (Measured per partition: fan-in 2 costs 2.15 ms, 16 1.26 ms, 64 1.15 ms.)
+COMBINE_ABOVE = 256
+FAN_IN = 16
+
+Get = Callable[..., Any]
+OnReport = Callable[[Report], None]
+
+
+class Runner(Protocol):
+    """Maps `accumulate` over the partitions, wherever that is."""
+
+    def run(self, job: Job, point: Point, done: Forest, on_report: OnReport) -> None: ...
+
+    def close(self) -> None: ...
+
+
+def scheduler_of(collections: Sequence[Any]) -> tuple[Get | None, Client | None]:
+    """The local ``get`` or the client that dask would use now; (None, None) is dask's own threads."""
+    get = dask.base.get_scheduler(collections=list(collections))
+    owner = getattr(get, "__self__", None)
+    if owner is not None and hasattr(owner, "scheduler_info"):
+        return None, owner
+    return get, None
+
+
+def threads_of(get: Get | None, client: Client | None) -> int:
+    """How many tasks run at a time."""
+    if client is not None:
+        return max(sum(client.nthreads().values()), 1)
+    if get is not None and get is dask.local.get_sync:
+        return 1
+    return int(dask.config.get("num_workers", None) or CPU_COUNT)
+
+
+class LocalRunner:
+    """Tasks in this process, or wherever a local ``get`` sends them."""
+
+    def __init__(
+        self, upstream: Upstream, constants: Mapping[str, np.ndarray], get: Get | None, keep: bool
+    ) -> None:
+        self._works = upstream.works
+        self._constants = dict(constants)
+        self._get = get or dask.threaded.get
+        here = self._get in (dask.threaded.get, dask.local.get_sync)
+        self._store: dict[int, Arrays] | None = {} if keep and here else None
+        values = self._get(upstream.kept_graph, list(upstream.kept)) if upstream.kept else []
+        self._kept = dict(zip(upstream.kept, values, strict=True))
+
+    def run(self, job: Job, point: Point, done: Forest, on_report: OnReport) -> None:
+        operands = [self._operands(job, work, point, done) for work in unfinished(self._works, done)]
+        if len(operands) == 1:
+            on_report(accumulate(*operands[0]))
+            return
+        name = f"dfit-{uuid.uuid4().hex}"
+        graph = {(name, i): Task((name, i), partial(accumulate, *args)) for i, args in enumerate(operands)}
+
+        def posttask(key: Any, value: Any, dsk: Any, state: Any, worker: Any) -> None:
+            on_report(value)
+
+        with Callback(posttask=posttask):
+            self._get(graph, list(graph))
+
+    def _operands(self, job: Job, work: Work, point: Point, done: Forest) -> tuple[Any, ...]:
+        kept = [self._kept[key] for key in work.needs]
+        return job, work, point, self._constants, kept, done, self._store
+
+    def close(self) -> None:
+        self._store = None
+        self._kept.clear()
+
+
+class ClusterRunner:
+    """Tasks on a dask.distributed cluster; kept data stay in its workers' memory.
+
+    Everything a task needs is in the task or comes from another task, never from scattered data alone,
+    so that a lost worker costs its running tasks and nothing else.
+    """
+
+    def __init__(
+        self, upstream: Upstream, constants: Mapping[str, np.ndarray], client: Client, keep: bool
+    ) -> None:
+        self._client = client
+        self._works = upstream.works
+        self._blobs = [cloudpickle.dumps(work) for work in upstream.works]
+        self._keep = keep
+        self._arrays: dict[int, Future] = {}
+        self._kept = self._submit(upstream.kept_graph, upstream.kept)
+        self._constants: Any = {}
+        if constants:
+            key = f"dfit-constants-{of_values(constants)}"
+            self._constants = self._submit({key: DataNode(key, dict(constants))}, [key])[key]
+
+    def _submit(self, graph: dict[Hashable, Any], keys: Sequence[Hashable]) -> dict[Hashable, Any]:
+        """Futures of keys; those that the user has persisted are there already."""
+        there = {k: v for k, v in graph.items() if hasattr(v, "add_done_callback")}
+        asked = [k for k in keys if k not in there]
+        rest = {k: v for k, v in graph.items() if k not in there}
+        found = self._client.get(rest, asked, sync=False) if asked else []
+        return {**there, **dict(zip(asked, found, strict=True))}
+
+    def run(self, job: Job, point: Point, done: Forest, on_report: OnReport) -> None:
+        from distributed import as_completed
+
+        works = list(unfinished(self._works, done))
+        blobs = [self._blobs[w.partition.index] for w in works]
+        kept = [[self._kept[key] for key in w.needs] for w in works]
+        arrays: list[Any] = [None] * len(works)
+        if self._keep:
+            new = [i for i, w in enumerate(works) if w.partition.index not in self._arrays]
+            made = self._client.map(
+                read_pickled, [blobs[i] for i in new], [kept[i] for i in new], job=job, pure=False, key="dfit-read"
+            )
+            self._arrays.update({works[i].partition.index: f for i, f in zip(new, made, strict=True)})
+            arrays = [self._arrays[w.partition.index] for w in works]
+        futures = self._client.map(
+            accumulate_pickled,
+            blobs,
+            kept,
+            arrays,
+            job=job,
+            point=point,
+            constants=self._constants,
+            done=done,
+            pure=False,
+            key="dfit-partition",
+        )
+        if len(futures) > COMBINE_ABOVE:
+            runs = [futures[i : i + FAN_IN] for i in range(0, len(futures), FAN_IN)]
+            form = job.recipe.layout.form
+            futures = self._client.map(combine_reports, runs, form=form, pure=False, key="dfit-combine")
+        try:
+            for _, result in as_completed(futures, with_results=True):
+                for report in result if isinstance(result, list) else [result]:
+                    on_report(report)
+        finally:
+            # After an error or an interrupt nothing of the pass may go on running.
+            self._client.cancel([f for f in futures if not f.done()])
+
+    def close(self) -> None:
+        self._arrays.clear()
+        self._kept.clear()
+        self._constants = {}
+
+
+def read_pickled(blob: bytes, kept: Sequence[Any], *, job: Job) -> Arrays:
+    """`read` for a pickled work."""
+    return read(job, cloudpickle.loads(blob), kept)
+
+
+def accumulate_pickled(
+    blob: bytes,
+    kept: Sequence[Any],
+    arrays: Arrays | None,
+    *,
+    job: Job,
+    point: Point,
+    constants: Mapping[str, np.ndarray],
+    done: Forest,
+) -> Report:
+    """`accumulate` for a pickled work, whose arrays may be there already."""
+    work = cloudpickle.loads(blob)
+    if arrays is None:
+        return accumulate(job, work, point, constants, kept, done)
+    report = accumulate(job, work, point, constants, kept, done, {work.partition.index: arrays})
+    # A partition that is kept was read for the first pass, which is the one that surveys.
+    return replace(report, bytes_read=bytes_read(work, arrays)) if point.survey else report
+
+
+def unfinished(works: Sequence[Work], done: Forest) -> Iterator[Work]:
+    """Works with a leaf that is not done."""
+    for work in works:
+        p = work.partition
+        if not done or not all(covers(done, leaf) for leaf in range(p.first_leaf, p.first_leaf + p.leaves)):
+            yield work
