@@ -140,8 +140,8 @@ def _start(
             value = typed[name]
             if not low <= value <= high:
                 raise InputError(
-                    f"{name} = {value:g} is outside its bounds [{low:g}, {high:g}]: start inside them, "
-                    f"or type bounds={{{name!r}: ({min(low, value):g}, {max(high, value):g})}}"
+                    f"{name} = {value} is outside its bounds [{low}, {high}]: "
+                    f"type {{{name!r}: {min(max(low, value), high)}}}, or widen its bounds"
                 )
         else:
             default = number_of(model.defaults.get(name, 1.0), f"the default of {name!r}")
@@ -150,7 +150,7 @@ def _start(
                 guessed.append(name)
         values[name] = value
     if guessed:
-        listed = ", ".join(f"{name!r}: {values[name]:g}" for name in guessed)
+        listed = ", ".join(f"{name!r}: {values[name]}" for name in guessed)
         warnings.warn(
             f"no initial value for some parameters, used p0={{{listed}}}", DfitWarning, stacklevel=4
         )

@@ -144,11 +144,11 @@ def _limit(value: Any, missing: float, name: str) -> float:
 def _check_bounds(names: Sequence[str], lower: np.ndarray, upper: np.ndarray) -> None:
     for name, low, high in zip(names, lower.tolist(), upper.tolist(), strict=True):
         if low == high and math.isfinite(low):
-            raise InputError(f"both bounds of {name!r} are {low:g}: type fixed={{{name!r}: {low:g}}}")
+            raise InputError(f"both bounds of {name!r} are {low}: type fixed={{{name!r}: {low}}}")
         if low >= high:
             raise InputError(
-                f"the bounds of {name!r} are crossed, lower {low:g} and upper {high:g}: "
-                f"type bounds={{{name!r}: ({high:g}, {low:g})}}"
+                f"the bounds of {name!r} are crossed, lower {low} and upper {high}: "
+                f"type bounds={{{name!r}: ({high}, {low})}}"
             )
 
 
