@@ -42,6 +42,7 @@ ROUGHNESS = 16 * EPS
 # The same for the sum of n terms; generous, because polishing too early costs nothing.
 SUMMING = 64 * EPS
 ACCEPT, SHRINK, GROW = 1e-4, 0.1, 0.75  # gain ratios
+TOO_SMALL = 256.0  # a first radius that needs more than eight doublings to reach the residual
 POLISH_FAILURES = 2  # after a full and a half Gauss-Newton step, a quarter has never helped
 
 
@@ -151,9 +152,13 @@ def _move(state: State, at: Equations, accepted: jax.Array, here: Geometry) -> S
 
 
 def _first_radius(equations: Equations, theta: jax.Array, here: Geometry) -> jax.Array:
-    size = norm(here.norms * theta)
-    # A start at zero has no size; the residual has the same unit.
-    return jnp.where(size > 0, size, norm(equations.root[:, -1]))
+    """The size of theta; that of the residual, of the same unit, where theta says nothing of it.
+
+    A start at zero has no size.  One far smaller than the residual, as where a large constant term
+    starts at 0, would double for many passes, and let other parameters take the constant's part.
+    """
+    size, all_of_it = norm(here.norms * theta), norm(equations.root[:, -1])
+    return jnp.where(all_of_it > TOO_SMALL * size, all_of_it, size)
 
 
 def _radius(state: State, at: Equations, accepted: jax.Array) -> jax.Array:
