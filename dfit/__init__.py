@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from dfit.errors import DataError, DfitError, DfitWarning, FitFailed, InputError, ModelError, WorkerError
     from dfit.face.curve_fit import curve_fit
-    from dfit.fit import fit
+    from dfit.fitting import fit
     from dfit.result import FitResult
 
 __version__ = "0.1.0.dev0"
@@ -44,7 +44,7 @@ _HOME = {
     "ModelError": "dfit.errors",
     "WorkerError": "dfit.errors",
     "curve_fit": "dfit.face.curve_fit",
-    "fit": "dfit.fit",
+    "fit": "dfit.fitting",
 }
 
 

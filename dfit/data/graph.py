@@ -88,7 +88,7 @@ def upstream(
 
 def _on_grid(source: Source, grid: Sequence[Sequence[int]]) -> Any:
     """The source's array, a lazy one cut like y."""
-    data = source.array.variable._data if source.array.chunks is not None else source.array.data
+    data = source.array.data
     if isinstance(data, dask.array.Array):
         return data.rechunk(tuple(grid[axis] for axis in source.axes))
     return np.asarray(data)

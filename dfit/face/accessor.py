@@ -22,7 +22,7 @@ class FitAccessor:
 
     def __call__(self, coords: Any, func: Callable[..., Any], **options: Any) -> FitResult:
         """Fit func to the data; options as in dfit.fit."""
-        from dfit.fit import fit
+        from dfit.fitting import fit
 
         return fit(func, self._data, coords=coords, **options)
 

@@ -52,11 +52,11 @@ class Recipe:
 
 
 class Kernel:
-    """A compiled leaf kernel; ``compilations`` counts how often JAX traced it."""
+    """A compiled leaf kernel."""
 
     def __init__(self, recipe: Recipe, constants: Mapping[str, np.ndarray]) -> None:
         self.recipe = recipe
-        self.compilations = 0
+        self._traces = self._told = 0
         self._model = Model.from_blob(recipe.model, constants)
         self._parameters: Parameters = cloudpickle.loads(recipe.parameters)
         found = fingerprint.fingerprint(self._model, self._parameters, recipe.traceable)
@@ -72,7 +72,7 @@ class Kernel:
 
     def _counted(self, kernel: Callable[..., Any]) -> Callable[..., Any]:
         def traced(*operands: Any) -> Any:
-            self.compilations += 1
+            self._traces += 1
             return kernel(*operands)
 
         return traced
@@ -101,11 +101,17 @@ class Kernel:
         if not self.recipe.traceable:
             leaf = leaf._replace(given=self._by_differences(theta, leaf, scalars.context))
         with float64_on_cpu(), fingerprint.fresh(self.recipe.fingerprint):
-            if self.compilations == 0:
+            if self._traces == 0:
                 # Threads that meet here first would each compile.
                 with self._lock:
                     return jax.tree.map(np.asarray, self._compiled(theta, leaf, scalars))
             return jax.tree.map(np.asarray, self._compiled(theta, leaf, scalars))
+
+    def new_compilations(self) -> int:
+        """Compilations since the last call of this."""
+        with self._lock:
+            new, self._told = self._traces - self._told, self._traces
+            return new
 
     def _by_differences(self, theta: np.ndarray, leaf: Leaf, context: Any) -> tuple[np.ndarray, np.ndarray]:
         n, size = leaf.n, leaf.y.size

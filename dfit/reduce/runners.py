@@ -19,7 +19,6 @@ import dask.threaded
 import numpy as np
 from dask._task_spec import DataNode, Task
 from dask.callbacks import Callback
-from dask.system import CPU_COUNT
 
 from dfit.data.graph import Upstream, Work
 from dfit.fingerprint import of_values
@@ -53,15 +52,6 @@ def scheduler_of(collections: Sequence[Any]) -> tuple[Get | None, Client | None]
     if owner is not None and hasattr(owner, "scheduler_info"):
         return None, owner
     return get, None
-
-
-def threads_of(get: Get | None, client: Client | None) -> int:
-    """How many tasks run at a time."""
-    if client is not None:
-        return max(sum(client.nthreads().values()), 1)
-    if get is not None and get is dask.local.get_sync:
-        return 1
-    return int(dask.config.get("num_workers", None) or CPU_COUNT)
 
 
 class LocalRunner:

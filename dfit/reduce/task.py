@@ -153,7 +153,6 @@ def accumulate(
             store[partition.index] = arrays
     read_s = time.perf_counter() - started
     kernel = kernel_for(job.recipe, constants)
-    compiled_before = kernel.compilations
     forest: Forest = {}
     trouble: list[tuple[str, int, int]] = []
     form = job.recipe.layout.form
@@ -176,7 +175,7 @@ def accumulate(
         size,
         read_s,
         time.perf_counter() - started - read_s,
-        kernel.compilations - compiled_before,
+        kernel.new_compilations(),
         _process(),
         max(resident_bytes()[1] - idle, 0),
         tuple(trouble),

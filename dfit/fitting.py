@@ -1,0 +1,256 @@
+"""`dfit.fit`: one fit over every dimension of an array. The one orchestrator."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from dfit.core.drive import iterate
+from dfit.core.state import State, Status, Tolerances
+from dfit.core.trust_region import start
+from dfit.data.domain import Domain, build_domain, coordinate_names
+from dfit.errors import FitFailed, InputError
+from dfit.events import PassDone, TaskDone
+from dfit.face.progress import Printer
+from dfit.model import Model
+from dfit.outcome import finish
+from dfit.parameters import Parameters
+from dfit.prepare import Prepared, Settings, prepare
+from dfit.reduce.task import Report
+from dfit.result import FitResult
+
+logger = logging.getLogger("dfit")
+
+
+def fit(
+    model: Callable[..., Any],
+    data: Any,
+    coords: Any = None,
+    *,
+    p0: Any = None,
+    bounds: Any = None,
+    fixed: Mapping[str, float] | Sequence[str] | None = None,
+    tie: Mapping[str, Callable[..., Any]] | None = None,
+    param_names: Sequence[str] | None = None,
+    constants: Mapping[str, Any] | None = None,
+    jac: Callable[..., Any] | None = None,
+    sigma: Any = None,
+    absolute_sigma: bool = False,
+    where: Any = None,
+    skipna: bool = True,
+    loss: str = "linear",
+    f_scale: float = 1.0,
+    cov: str | Mapping[str, Any] | None = None,
+    tol: float = 1e-8,
+    ftol: float | None = None,
+    xtol: float | None = None,
+    gtol: float | None = None,
+    max_passes: int = 100,
+    time_limit: float | None = None,
+    time_unit: str = "s",
+    time_origin: Any = None,
+    retries: int = 3,
+    callback: Callable[[PassDone], Any] | None = None,
+    verbose: int = 0,
+    weights: None = None,
+) -> FitResult:
+    """One nonlinear least-squares fit across every chunk of an array.
+
+    Parameters
+    ----------
+    model : callable
+        ``f(coordinates..., parameters...)``, applied point by point to arrays.  Written with
+        ``jax.numpy`` it is compiled and differentiated; anything else runs with finite differences.
+    data : DataArray, dask array or array
+        The measured y, of any number of dimensions, chunked along any of them.
+    coords : str, array, sequence or mapping
+        Coordinates in the order of the model's first arguments: names of `data`'s coordinates, or
+        arrays.  They are spread over the dimensions they lack block by block, never at full size.
+    p0 : mapping, sequence or lmfit.Parameters, optional
+        Initial values; what is missing takes the default in the model's signature, else 1.
+    bounds : mapping or pair, optional
+        ``{"tau": (0, 50)}`` or scipy's ``(lower, upper)``; None or inf for no bound.
+    fixed : mapping or sequence of str, optional
+        Parameters that are not fitted, with their values or at their initial ones.
+    tie : mapping of str to callable, optional
+        ``{"b": lambda p: 1 - p["a"]}``.
+    param_names : sequence of str, optional
+        Where the signature does not tell them (``*args``).
+    constants : mapping of str to array, optional
+        Arrays that the model takes by name; each worker receives them once.
+    jac : callable, optional
+        Derivatives (n, p), with the arguments of `model`.
+    sigma : number, array or chunked array, optional
+        Standard deviation of y, in its unit; inf leaves a point out.
+    absolute_sigma : bool
+        Whether `sigma` is in the unit of y (scipy's meaning) or only relative.
+    where : boolean array, optional
+        True for the points to fit.
+    skipna : bool
+        Whether NaN in y, a coordinate or sigma leaves the point out; otherwise it is an error.
+    loss, f_scale : str, float
+        scipy's robust losses: linear, soft_l1, huber, cauchy, arctan; covariance by the sandwich.
+    cov : {"hc0", "hc1"} or {"groups": name}, optional
+        Covariance robust against unequal variances (White 1982), or against noise that is shared by
+        the points of a group (Liang & Zeger 1986).
+    tol : float
+        Converged when a further step would move no parameter by more than `tol` of its standard
+        error (relative offset, Bates & Watts 1981).
+    ftol, xtol, gtol : float, optional
+        MINPACK's tests, beside `tol` where given.
+    max_passes, time_limit : int, float (seconds), optional
+        Where to stop with the best point and ``success=False``.
+    time_unit, time_origin : str, date, optional
+        How times become numbers: in "s", "h", ... since the origin (default: the first value).
+    retries : int
+        How often a failed read of a partition is tried again.
+    callback : callable, optional
+        Called with `PassDone` after each pass; False or StopIteration stops.
+    verbose : int
+        1 prints progress to standard output.
+
+    Returns
+    -------
+    FitResult
+
+    Raises
+    ------
+    InputError, ModelError, DataError, WorkerError
+        For wrong arguments, a wrong model, values no fit can use, and partitions that are lost.
+
+    Examples
+    --------
+    >>> import numpy as np, jax.numpy as jnp, dfit
+    >>> def decay(time, amplitude, tau):
+    ...     return amplitude * jnp.exp(-time / tau)
+    >>> t = np.linspace(0, 10, 1000)
+    >>> result = dfit.fit(decay, 5 * np.exp(-t / 2), {"time": t}, p0={"amplitude": 1, "tau": 1})
+    >>> round(result.best_values["tau"], 6)
+    2.0
+    """
+    if weights is not None:
+        raise InputError(
+            "weights= is not an argument: type sigma=1/weights for weights that multiply the residual "
+            "(lmfit), or sigma=1/np.sqrt(weights) for weights of the squares"
+        )
+    names = coordinate_names(model, coords, param_names)
+    described = Model.from_callable(model, names, param_names, constants, jac)
+    parameters = Parameters.resolve(described, p0, bounds, fixed, tie)
+    domain = build_domain(
+        described,
+        data,
+        coords,
+        sigma=sigma,
+        where=where,
+        skipna=skipna,
+        time_unit=time_unit,
+        time_origin=time_origin,
+    )
+    settings = Settings(
+        loss=loss,
+        f_scale=f_scale,
+        absolute_sigma=absolute_sigma,
+        cov=cov,
+        tol=tol,
+        ftol=ftol,
+        xtol=xtol,
+        gtol=gtol,
+        max_passes=max_passes,
+        time_limit=time_limit,
+        retries=retries,
+        callback=callback,
+        verbose=verbose,
+    )
+    return run(described, parameters, domain, settings)
+
+
+@dataclass(frozen=True)
+class Ended:
+    """Last state of a fit, why it ended beside the solver's own reasons, and when."""
+
+    state: State
+    stopped: str | None
+    elapsed_s: float
+
+
+def run(model: Model, parameters: Parameters, domain: Domain, settings: Settings) -> FitResult:
+    """A fit from what the doors have checked and named."""
+    began = time.monotonic()
+    printer = Printer(settings.verbose)
+    total = 0
+
+    def on_report(report: Report, number: int) -> None:
+        nonlocal done
+        done = done + 1 if number == counted[0] else 1
+        counted[0] = number
+        printer.task(TaskDone(number, done, total))
+
+    done, counted = 0, [0]
+    prepared = prepare(model, parameters, domain, settings, on_report)
+    total = len(prepared.partitions)
+    printer.begin(prepared.memory.sentence(total, domain.data.size))
+    try:
+        ended = _passes(prepared, settings, printer, began)
+        result = finish(prepared, settings, ended.state, ended.stopped, time.monotonic() - began)
+    finally:
+        prepared.close()
+    printer.end(result)
+    return result
+
+
+def _passes(prepared: Prepared, settings: Settings, printer: Printer, began: float) -> Ended:
+    """Pass after pass until the solver, the user or a limit ends it."""
+    p = prepared.parameters
+    varying = list(p.varying)
+    state = start(p.init[varying])
+    tolerances = Tolerances(settings.tol, settings.ftol or 0.0, settings.xtol or 0.0, settings.gtol or 0.0)
+    evaluator = prepared.evaluator
+    cost = np.inf
+    stopped = None
+    try:
+        for state in iterate(evaluator, state, p.lower[varying], p.upper[varying], tolerances):
+            elapsed = time.monotonic() - began
+            full = [float(v) for v in p.expand(state.theta, p.init[list(p.fixed)])]
+            event = PassDone(
+                evaluator.account.passes,
+                dict(zip(p.names, full, strict=True)),
+                float(state.equations.cost),
+                float(state.offset),
+                float(state.equations.cost) < cost,
+                elapsed,
+            )
+            cost = event.cost
+            logger.info("pass %d: cost %.10g, relative offset %.2g", event.npasses, cost, event.relative_offset)
+            printer.passed(event)
+            stopped = _told_to_stop(settings.callback, event)
+            if state.status != Status.RUNNING or stopped:
+                break
+            if event.npasses >= settings.max_passes:
+                stopped = f"max_passes={settings.max_passes} reached"
+            elif settings.time_limit is not None and elapsed >= settings.time_limit:
+                stopped = f"time_limit={settings.time_limit} s reached"
+            if stopped:
+                break
+    except KeyboardInterrupt:
+        if evaluator.last is None:
+            raise
+        stopped = "interrupted"
+    return Ended(state, stopped, time.monotonic() - began)
+
+
+def _told_to_stop(callback: Callable[[PassDone], Any] | None, event: PassDone) -> str | None:
+    if callback is None:
+        return None
+    try:
+        go_on = callback(event)
+    except StopIteration:
+        return "stopped by the callback"
+    return "stopped by the callback" if go_on is False else None
+
+
+__all__ = ["FitFailed", "fit", "run"]

@@ -1,0 +1,159 @@
+"""After the last pass: covariance, words, and the result."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+
+from dfit.core.covariance import Covariance, covariance
+from dfit.core.state import State, Status
+from dfit.core.sums import MISSING, Sums
+from dfit.errors import DataError, DfitWarning
+from dfit.prepare import Prepared, Settings
+from dfit.reduce.evaluators import drops
+from dfit.result import FitResult
+from dfit.statistics import Run, Tallies
+
+GOOD = (Status.OFFSET, Status.FTOL, Status.XTOL, Status.GTOL, Status.ROUNDING)
+
+
+def finish(
+    prepared: Prepared, settings: Settings, state: State, stopped: str | None, elapsed_s: float
+) -> FitResult:
+    """The result of a fit that ended at ``state``; may need one or two more passes for the covariance."""
+    evaluator, p = prepared.evaluator, prepared.parameters
+    survey, last = evaluator.survey, evaluator.last
+    assert survey is not None and last is not None
+    _check_points(survey, len(p.varying))
+    form = "QR" if evaluator.form == "triangle" else "JtJ"
+    status = Status(int(state.status))
+    found = _covariance(prepared, settings, state)
+    dropped = drops(survey)
+    _warn_missing(dropped)
+    account = evaluator.account
+    passes = max(account.passes, 1)
+    run = Run(
+        npasses=account.passes,
+        nfev=account.passes,
+        points_per_pass=prepared.domain.data.size,
+        bytes_per_pass=account.bytes_read // passes,
+        elapsed_s=elapsed_s,
+        points_per_s=account.points / max(elapsed_s, 1e-9),
+        compilations=account.compilations,
+        peak_bytes=max(account.peak_bytes.values(), default=0),
+        form=form,
+        workers=max(prepared.memory.workers, 1),
+        dims=tuple(str(d) for d in prepared.domain.data.dims),
+    )
+    success = stopped is None and status in GOOD
+    return FitResult(
+        prepared.model,
+        p,
+        np.asarray(state.theta),
+        found,
+        float(state.equations.cost),
+        tallies_of(survey, last),
+        run,
+        status,
+        message(status, stopped, settings, float(state.offset)),
+        success,
+        domain=prepared.domain,
+        loss=settings.loss,
+        f_scale=settings.f_scale,
+        absolute_sigma=settings.absolute_sigma,
+        cov_kind=_cov_kind(settings),
+        relative_offset=float(state.offset),
+    )
+
+
+def _cov_kind(settings: Settings) -> str | None:
+    if isinstance(settings.cov, dict):
+        groups = settings.cov["groups"]
+        return f"groups: {getattr(groups, 'name', groups)}"
+    return settings.cov
+
+
+def _check_points(survey: Sums, varying: int) -> None:
+    count = int(survey.count)
+    why = ", ".join(f"{reason}: {n}" for reason, n in drops(survey).items())
+    if count == 0:
+        raise DataError(f"no point is left to fit ({why}); check where= and sigma=")
+    if count < varying:
+        raise DataError(
+            f"{count} points are left ({why}) for {varying} parameters; fix some with fixed={{name: value}}"
+        )
+
+
+def _warn_missing(dropped: dict[str, int]) -> None:
+    missing = {reason: n for reason, n in dropped.items() if reason in MISSING}
+    if missing:
+        text = ", ".join(f"{reason}: {n}" for reason, n in missing.items())
+        warnings.warn(f"{sum(missing.values())} points were left out ({text})", DfitWarning, stacklevel=4)
+
+
+def tallies_of(survey: Sums, last: Sums) -> Tallies:
+    """What the passes counted."""
+    weight, mean, _, about_mean, about_zero = survey.moments
+    product, square = last.lag
+    return Tallies(
+        ndata=int(survey.count),
+        dropped=drops(survey),
+        wsum=float(weight),
+        ymean=float(mean),
+        tss=float(about_mean),
+        yy=float(about_zero),
+        lag1=float(product / square) if square > 0 else float("nan"),
+    )
+
+
+def _covariance(prepared: Prepared, settings: Settings, state: State) -> Covariance:
+    """Covariance at the accepted point; a robust one takes a pass of its own, by groups two."""
+    p, evaluator = prepared.parameters, prepared.evaluator
+    varying = list(p.varying)
+    equations, theta = state.equations, np.asarray(state.theta)
+    bread = meat = None
+    if settings.loss != "linear" or settings.cov is not None:
+        bread, meat = evaluator.reduce(theta, "sandwich").matrix
+        n, k = float(equations.count), len(varying)
+        if isinstance(settings.cov, dict):
+            scores = evaluator.reduce(theta, "scores").matrix
+            groups = prepared.groups
+            # Small-sample factor of Liang & Zeger's estimator as econometrics uses it (Cameron & Miller 2015)
+            meat = scores.T @ scores * (groups / (groups - 1)) * ((n - 1) / (n - k))
+        elif settings.cov == "hc1":
+            meat = meat * (n / (n - k))
+        if settings.loss == "linear":
+            bread = None  # the root's own, which keeps more digits
+    return covariance(
+        equations,
+        theta,
+        p.lower[varying],
+        p.upper[varying],
+        absolute_sigma=settings.absolute_sigma,
+        bread=bread,
+        meat=meat,
+    )
+
+
+def message(status: Status, stopped: str | None, settings: Settings, offset: float) -> str:
+    """Why the fit ended, in words."""
+    if stopped is not None:
+        size = f"{offset:.2g} of its standard error" if np.isfinite(offset) else "an unknown part"
+        return (
+            f"not converged: {stopped}; a further step would move a parameter by up to {size}. "
+            "To go on type: p0=result.best_values"
+        )
+    further = "a further step would change no parameter by more than"
+    return {
+        Status.OFFSET: f"converged: {further} {settings.tol:.2g} of its standard error",
+        Status.FTOL: f"converged by ftol={settings.ftol}: the last step changed the cost by less than this part",
+        Status.XTOL: f"converged by xtol={settings.xtol}: the last step was shorter than this part of the parameters",
+        Status.GTOL: f"converged by gtol={settings.gtol}: the residual is orthogonal to every derivative to this cosine",
+        Status.ROUNDING: "converged: the residual, or what a step could still remove of it, "
+        f"is at the rounding of the data ({further} {offset:.2g} of its standard error)",
+        Status.STALLED: "not converged: no step decreases the cost any more; "
+        f"{further} {offset:.2g} of its standard error. The model may not be smooth there; try another p0",
+        Status.NOT_FINITE: "failed: the model or its derivative is not finite at the start; type another p0",
+        Status.RUNNING: "not converged",
+    }[status]
