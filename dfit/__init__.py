@@ -8,8 +8,6 @@ the first fit.
 from __future__ import annotations
 
 import importlib
-import sys
-from types import ModuleType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -48,20 +46,6 @@ _HOME = {
 }
 
 
-class _Package(ModuleType):
-    """The package, in which `fit` is the function also after the submodule dfit.fit was imported.
-
-    Python sets a submodule as an attribute of its package once it is loaded, so that whoever imports
-    dfit.fit first would turn `dfit.fit(...)` into a call of a module.
-    """
-
-    def __setattr__(self, name: str, value: object) -> None:
-        if name == "fit" and isinstance(value, ModuleType):
-            value = value.fit
-        super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _Package
 importlib.import_module("dfit.face.accessor")  # registers .dfit and .fit
 
 
