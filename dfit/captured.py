@@ -55,11 +55,12 @@ def free_values(func: types.FunctionType) -> Iterator[tuple[str, Any]]:
     Defaults, closure, globals, and attributes of the user's own modules (``settings.SCALE``); a name
     that is not (yet) defined has the value `MISSING`.
     """
-    yield from closure_values(func)
     names = names_read(func.__code__)
     found = [(name, func.__globals__.get(name, MISSING)) for name in names.globals]
-    found += [(name, sys.modules.get(name, MISSING)) for name in names.modules]
-    for name, value in found:
+    package = func.__globals__.get("__package__") or ""
+    for name in names.modules:  # a relative import names only what is below the package
+        found.append((name, sys.modules.get(name) or sys.modules.get(f"{package}.{name}", MISSING)))
+    for name, value in [*closure_values(func), *found]:
         if value is MISSING and hasattr(builtins, name):
             continue
         if isinstance(value, types.ModuleType):
@@ -156,6 +157,16 @@ def by_reference(value: Any) -> str | None:
     return f"{module_name}.{path} {version(module_name)}" if found is value else None
 
 
+def inner_function(value: Any) -> Any:
+    """The Python function inside a wrapper object (`jax.jit`, `functools.lru_cache`), None if it is none."""
+    if isinstance(value, (type, types.FunctionType)):
+        return None
+    inner = getattr(value, "__wrapped__", None)
+    if inner is None and type(value).__name__ == "PjitFunction":
+        inner = value.__getstate__()["fun"]  # one that was pickled has lost its __wrapped__
+    return inner if callable(inner) else None
+
+
 def captured(func: Callable[..., Any]) -> Iterator[tuple[str, Any]]:
     """Name and value of everything that a callable reads, helpers and their reads included.
 
@@ -168,7 +179,7 @@ def captured(func: Callable[..., Any]) -> Iterator[tuple[str, Any]]:
         if id(value) in seen:
             continue
         seen[id(value)] = value
-        value = getattr(value, "__wrapped__", value) if not isinstance(value, type) else value
+        value = inner_function(value) or value
         if isinstance(value, functools.partial):
             pending += [(name, value.func), *value.keywords.items()]
             pending += [(f"argument {i} of a partial", v) for i, v in enumerate(value.args)]

@@ -22,7 +22,7 @@ import numpy as np
 import scipy.special
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 
-from dfit.captured import by_reference, closure_values, free_values, installed, version
+from dfit.captured import by_reference, closure_values, free_values, inner_function, installed, version
 
 ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 UNTOLD = frozenset({"name", "debug_info", "ctx_mesh"})  # parameters of a primitive that change no value
@@ -61,12 +61,12 @@ class Digest:
         for kinds, content in _KINDS:
             if isinstance(value, kinds):
                 return content(self, value)
+        inner = inner_function(value)
+        if inner is not None:
+            return self._join(type(value).__qualname__, inner)
         reference = by_reference(value)
         if reference is not None:
             return f"installed {reference}".encode()
-        inner = getattr(value, "__wrapped__", None)
-        if callable(inner):  # jax.jit, functools.lru_cache
-            return self._join(type(value).__qualname__, inner)
         return self._object(value)
 
     def _array(self, value: Any) -> bytes:

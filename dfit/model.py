@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dfit.captured import captured
+from dfit.captured import captured, inner_function
 from dfit.errors import InputError
 from dfit.signature import lay_out, name_of
 
@@ -195,9 +195,8 @@ def unwrap(func: Callable[..., Any]) -> Callable[..., Any]:
         return functools.partial(unwrap(func.func), *func.args, **func.keywords)
     if isinstance(func, types.MethodType):
         return types.MethodType(unwrap(func.__func__), func.__self__)
-    if isinstance(func, jax.stages.Wrapped) and hasattr(func, "__wrapped__"):
-        return unwrap(func.__wrapped__)
-    return func
+    inner = inner_function(func) if isinstance(func, jax.stages.Wrapped) else None
+    return func if inner is None else unwrap(inner)
 
 
 def _require_callable(func: object, what: str) -> None:
