@@ -54,6 +54,8 @@ def arguments_of(func: Callable[..., Any]) -> Arguments:
         names = ["x", "a"] if func.nin == 2 else [f"x{i}" for i in range(1, func.nin + 1)]
         found = [inspect.Parameter(n, inspect.Parameter.POSITIONAL_ONLY) for n in names]
         return Arguments(f"{name_of(func)}({', '.join(names)}, /)", found, [], False, False)
+    if isinstance(func, np.vectorize):
+        func = func.pyfunc
     try:
         signature = inspect.signature(func)
     except ValueError:  # some builtins tell none
