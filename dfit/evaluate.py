@@ -6,6 +6,7 @@ result does not grow with it, and coordinates along one dimension are never buil
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from functools import lru_cache, partial
 from typing import Any, NamedTuple
@@ -22,20 +23,60 @@ from dfit.data.coordinates import TimeAxis, as_times
 from dfit.data.domain import Domain
 from dfit.data.inputs import unknown_name
 from dfit.errors import InputError
+from dfit.fingerprint import fresh
 from dfit.model import Model
+from dfit.probe import NUMPY_ERRORS
 from dfit.statistics import difference_steps, propagate
 
 SLAB_POINTS = 65_536  # 0.5 MiB a coordinate: long enough to hide the call, short enough for caches
 Compute = Callable[[Model, Sequence[np.ndarray]], np.ndarray]
 
 
+class Programs:
+    """Prediction and derivatives of a model: compiled, or plain where JAX cannot trace it."""
+
+    def __init__(self, model: Model) -> None:
+        def value(theta: Any, coords: Any, constants: Any) -> Any:
+            return model(theta, coords, constants)
+
+        self._model = model
+        self._key = uuid.uuid4().hex
+        self._value, self._slope = jax.jit(value), jax.jit(jax.jacfwd(value))
+        self._traceable = True
+
+    def predict(self, theta: np.ndarray, coords: Sequence[np.ndarray]) -> np.ndarray:
+        """Prediction (B,) at all parameters theta (p_all,)."""
+        found = self._traced(self._value, theta, coords)
+        if found is None:
+            found = np.asarray(self._model(list(theta), coords))
+        return np.broadcast_to(found, coords[0].shape)
+
+    def slopes(self, theta: np.ndarray, coords: Sequence[np.ndarray]) -> np.ndarray | None:
+        """Derivatives (B, p_all), or None where only differences can give them."""
+        if self._model.jac is not None:
+            return np.asarray(self._model.jacobian(list(theta), coords))
+        found = self._traced(self._slope, theta, coords)
+        return None if found is None else np.broadcast_to(found, (coords[0].size, theta.size))
+
+    def _traced(self, program: Callable[..., Any], theta: np.ndarray, coords: Any) -> np.ndarray | None:
+        if not self._traceable:
+            return None
+        try:
+            with fresh(self._key):
+                return np.asarray(program(theta, tuple(coords), self._model.constants))
+        except NUMPY_ERRORS:
+            # The plain call shows whether tracing was the reason: it raises again if not.
+            self._traceable = False
+            return None
+
+
+# One program for all slabs of a chunk, and for all chunks that share a process.
+programs_of = lru_cache(maxsize=8)(Programs)
+
+
 def predict(model: Model, coords: Sequence[np.ndarray], theta: np.ndarray) -> np.ndarray:
-    """Prediction (B,) at all parameters theta (p,) for coordinates of B points."""
-    try:
-        found = _compiled(model)(theta, tuple(coords), model.constants)
-    except jax.errors.JAXTypeError:  # not traceable
-        found = model(list(theta), coords)
-    return np.broadcast_to(np.asarray(found), coords[0].shape)
+    """Prediction (B,) at all parameters theta (p_all,) for coordinates of B points."""
+    return programs_of(model).predict(theta, coords)
 
 
 def half_width(
@@ -52,39 +93,19 @@ def half_width(
     theta (p_all,) are all parameters, varying (p,) those that were fitted, gradient (p_all, p) the
     derivatives of the first by the second. Parameters at a bound are held there.
     """
-    steps = difference_steps(varying, np.asarray(covariance.stderr))
-    rows = _by_varying(model, coords, theta, gradient, steps)
+    programs = programs_of(model)
+    full = programs.slopes(theta, coords)
+    if full is not None:
+        rows = full @ gradient
+    else:
+        steps = difference_steps(varying, np.asarray(covariance.stderr))
+        moves = [(step, step * along) for step, along in zip(steps, gradient.T, strict=True)]
+        sides = [
+            (programs.predict(theta + m, coords), programs.predict(theta - m, coords), h) for h, m in moves
+        ]
+        rows = np.stack([(ahead - behind) / (2 * h) for ahead, behind, h in sides], axis=-1)
     real = factor * propagate(rows.real, covariance, held=True)
     return real + 1j * factor * propagate(rows.imag, covariance, held=True) if np.iscomplexobj(rows) else real
-
-
-def _by_varying(
-    model: Model, coords: Sequence[np.ndarray], theta: np.ndarray, gradient: np.ndarray, steps: np.ndarray
-) -> np.ndarray:
-    """Derivatives (B, p) of the prediction by the varying parameters."""
-    if model.jac is not None:
-        return np.asarray(model.jacobian(list(theta), coords)) @ gradient
-    try:
-        full = np.asarray(_compiled_jacobian(model)(theta, tuple(coords), model.constants))
-        return np.broadcast_to(full, (coords[0].size, theta.size)) @ gradient
-    except jax.errors.JAXTypeError:  # not traceable
-        pairs = [(theta + h * g, theta - h * g, 2 * h) for h, g in zip(steps, gradient.T, strict=True)]
-        slopes = [(predict(model, coords, a) - predict(model, coords, b)) / h for a, b, h in pairs]
-        return np.stack(slopes, axis=-1)
-
-
-# One program for all slabs of a chunk, and on the threads scheduler for all chunks.
-@lru_cache(maxsize=8)
-def _compiled(model: Model) -> Callable[..., Any]:
-    return jax.jit(lambda theta, coords, constants: model(theta, coords, constants))
-
-
-@lru_cache(maxsize=8)
-def _compiled_jacobian(model: Model) -> Callable[..., Any]:
-    def full(theta: Any, coords: Any, constants: Any) -> Any:
-        return model(theta, coords, constants)
-
-    return jax.jit(jax.jacfwd(full))
 
 
 class Grid(NamedTuple):

@@ -65,6 +65,7 @@ def dataset_of(result: FitResult) -> xr.Dataset:
         "relative_offset": result.relative_offset,
         "rank": covariance.rank,
         "condition": covariance.condition,
+        "groups": result.groups or 0,
         "covariance_redchi": covariance.redchi,
     }
     variables |= {name: ((), value) for name, value in single.items()}
@@ -126,6 +127,7 @@ def fields_of(
         "f_scale": float(attrs["f_scale"]),
         "absolute_sigma": bool(attrs["absolute_sigma"]),
         "cov_kind": attrs["cov_kind"] or None,
+        "groups": int(dataset["groups"]) or None,
         "relative_offset": float(dataset["relative_offset"]),
         "record": Record(
             dataset["value"].values.astype(float),

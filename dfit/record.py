@@ -11,13 +11,14 @@ from typing import Any
 
 import numpy as np
 
+from dfit.core.covariance import Covariance
 from dfit.data.coordinates import TimeAxis
 from dfit.data.domain import Domain
 from dfit.data.inputs import unknown_name
 from dfit.errors import InputError
 from dfit.model import Model
 from dfit.parameters import Parameters
-from dfit.statistics import derivative
+from dfit.statistics import Estimate, Estimates, correlation, derivative, propagate
 from dfit.typed import number_of
 
 
@@ -98,6 +99,33 @@ def labels_of(model: Model | None, domain: Domain | None) -> Labels:
         dtype="complex128" if y.dtype.kind == "c" else "float64",
         units={n: str(a.attrs["units"]) for n, a in domain.coords.items() if "units" in a.attrs},
         time=dict(domain.time),
+    )
+
+
+def estimates_of(parameters: Parameters, known: Record, covariance: Covariance) -> Estimates:
+    """All parameters with their standard errors and correlations."""
+    stderr = propagate(known.gradient, covariance)
+    varying = [parameters.names[index] for index in parameters.varying]
+    table = correlation(covariance).tolist()
+    correl = {
+        name: {other: value for other, value in zip(varying, row, strict=True) if other != name}
+        for name, row in zip(varying, table, strict=True)
+    }
+    return Estimates(
+        [
+            Estimate(
+                name,
+                float(known.values[index]),
+                float(stderr[index]),
+                float(parameters.init[index]),
+                float(parameters.lower[index]),
+                float(parameters.upper[index]),
+                name in correl,
+                known.ties.get(name),
+                correl.get(name),
+            )
+            for index, name in enumerate(parameters.names)
+        ]
     )
 
 

@@ -64,6 +64,19 @@ def notes(result: FitResult) -> tuple[str, ...]:
     return tuple(dict.fromkeys(found))
 
 
+def standard_errors(result: FitResult) -> str:
+    """Where the standard errors come from, in words."""
+    kind = result.cov_kind
+    if kind is not None and kind.startswith("groups"):
+        count = f", {result.groups} groups" if result.groups else ""
+        return f"clustered by {kind.partition(':')[2].strip() or 'group'}{count}"
+    if kind is not None:
+        return f"robust against unequal variances ({kind})"
+    if result.loss != "linear":
+        return "from the scatter of the residuals' influence (sandwich)"
+    return "from sigma as given" if result.absolute_sigma else "scaled by reduced chi-square"
+
+
 def number(value: float, length: int = 11) -> str:
     """A number in `length` characters with as many digits as fit, blank for a plus: lmfit's format."""
     exponent = int(math.log10(abs(value))) if value and math.isfinite(value) else 0
@@ -103,9 +116,7 @@ def _fit_statistics(result: FitResult) -> list[str]:
         rows["loss              "] = (
             f"{result.loss}, f_scale = {result.f_scale:g}; chi-square is the sum of rho"
         )
-    rows["standard errors   "] = "sigma as given" if result.absolute_sigma else "scaled by reduced chi-square"
-    if result.cov_kind:
-        rows["standard errors   "] = str(result.cov_kind)
+    rows["standard errors   "] = standard_errors(result)
     return ["[[Fit Statistics]]", *(f"    {label} = {value}" for label, value in rows.items())]
 
 

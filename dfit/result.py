@@ -20,8 +20,8 @@ from dfit.data.domain import Domain
 from dfit.errors import InputError
 from dfit.model import Model
 from dfit.parameters import Parameters
-from dfit.record import Record, merged, record_of
-from dfit.statistics import Derived, Estimate, Estimates, Run, Tallies
+from dfit.record import Record, estimates_of, merged, record_of
+from dfit.statistics import Derived, Estimates, Run, Tallies
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -39,6 +39,7 @@ class FitResult:
     status, message, success : why it ended, in a code, in words, and whether that is good.
     domain : the data; None for a result read from a file.
     loss, f_scale, absolute_sigma, cov_kind : as the fit was asked for.
+    groups : number of groups of a clustered covariance.
     relative_offset : size of a full further step in standard errors.
     record : numbers and labels that a file keeps; computed where it is not given.
     """
@@ -58,6 +59,7 @@ class FitResult:
     f_scale: float = 1.0
     absolute_sigma: bool = False
     cov_kind: str | None = None
+    groups: int | None = None
     relative_offset: float = float("nan")
     record: Record | None = None
 
@@ -76,26 +78,7 @@ class FitResult:
     @cached_property
     def params(self) -> Estimates:
         """All parameters by name: `params["tau"].value`, `.stderr`, `.correl`."""
-        stderr = statistics.propagate(self.known.gradient, self.covariance)
-        correl, varying = self.correlation.to_dict(), self.var_names
-        return Estimates(
-            [
-                Estimate(
-                    name,
-                    float(self.known.values[index]),
-                    float(stderr[index]),
-                    float(self.parameters.init[index]),
-                    float(self.parameters.lower[index]),
-                    float(self.parameters.upper[index]),
-                    name in varying,
-                    self.known.ties.get(name),
-                    {other: float(correl[name][other]) for other in varying if other != name}
-                    if name in varying
-                    else None,
-                )
-                for index, name in enumerate(self.parameters.names)
-            ]
-        )
+        return estimates_of(self.parameters, self.known, self.covariance)
 
     @property
     def best_values(self) -> dict[str, float]:
@@ -130,7 +113,7 @@ class FitResult:
 
     @property
     def ndata(self) -> int:
-        """Points that took part."""
+        """Residuals that took part: one a point, two for complex data."""
         return self.tallies.ndata
 
     @property
@@ -155,9 +138,7 @@ class FitResult:
 
     @property
     def _criteria(self) -> tuple[float, float]:
-        # A complex point is two residuals, so ndata would not do.
-        count = self.nfree + int(self.covariance.rank)
-        return statistics.information_criteria(self.chisqr, count, self.nvarys)
+        return statistics.information_criteria(self.chisqr, self.ndata, self.nvarys)
 
     @property
     def rsquared(self) -> float:
@@ -177,11 +158,12 @@ class FitResult:
     def conf_interval(self, level: float = 0.95) -> pd.DataFrame:
         """Interval of each parameter, columns lower and upper.
 
-        Student's t with `nfree` degrees of freedom; normal with `absolute_sigma`.
+        Student's t with `nfree` degrees of freedom, one less than the groups for a clustered covariance
+        (Cameron & Miller 2015); normal where `absolute_sigma` leaves no noise to estimate.
         """
         if not 0 < level < 1:
             raise InputError(f"level={level!r}; expected a probability between 0 and 1. Type: level=0.95")
-        factor = statistics.quantile(level, self.nfree, self.absolute_sigma)
+        factor = self._factor(level)
         table = self.params.to_dataframe()
         width = factor * table["stderr"]
         return pd.DataFrame({"lower": table["value"] - width, "upper": table["value"] + width})
@@ -242,7 +224,7 @@ class FitResult:
             varying=np.asarray(self.theta),
             gradient=self.known.gradient,
             covariance=self.covariance,
-            factor=statistics.quantile(level, self.nfree, self.absolute_sigma),
+            factor=self._factor(level),
         )
         units = {key: value for key, value in self.known.labels.attrs.items() if key == "units"}
         return self._over(compute, coords, units, slab=evaluate.SLAB_POINTS // 8)
@@ -270,6 +252,11 @@ class FitResult:
         head = report.heading(self)
         values = ", ".join(f"{e.name}={e.value:.6g} +/- {e.stderr:.2g}" for e in self.params.values())
         return f"<FitResult: {head}; {values}; {self.message}>"
+
+    def _factor(self, level: float) -> float:
+        plain = self.loss == "linear" and self.cov_kind is None
+        nfree = self.groups - 1 if self.groups else self.nfree
+        return statistics.quantile(level, nfree, self.absolute_sigma and plain)
 
     def _values(self, params: Any) -> np.ndarray:
         if params is None:

@@ -23,6 +23,7 @@ import scipy.stats
 
 from dfit.core.covariance import Covariance
 from dfit.core.precision import float64_on_cpu
+from dfit.probe import NUMPY_ERRORS
 
 EPS = float(np.finfo(np.float64).eps)
 
@@ -33,7 +34,7 @@ class Tallies:
 
     Attributes
     ----------
-    ndata : points that took part: finite, inside `where`, sigma finite.
+    ndata : residuals that took part: finite, inside `where`, sigma finite; complex data give two a point.
     dropped : number of points left out, by reason.
     wsum, ymean : sum of the weights, weighted mean of y.
     tss, yy : weighted sum of squares of y about its mean, about zero.
@@ -154,7 +155,8 @@ def derivative(func: Callable[[Any], Any], at: np.ndarray, stderr: np.ndarray | 
     with float64_on_cpu():
         try:
             return np.asarray(jax.jacfwd(lambda x: jnp.asarray(func(x)))(jnp.asarray(at)))
-        except jax.errors.JAXTypeError:
+        except NUMPY_ERRORS:
+            # Tracing may be the reason; if not, the plain calls raise again.
             steps = difference_steps(at, stderr)
             return np.stack([_slope(func, at, index, step) for index, step in enumerate(steps)], axis=-1)
 

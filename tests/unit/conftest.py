@@ -73,7 +73,7 @@ def finish(
         "covariance": covariance(equations, theta, *box, absolute_sigma=absolute_sigma),
         "cost": cost,
         "tallies": Tallies(
-            y.size,
+            r.size,
             {"y is NaN": 3, "outside where": 0},
             float(weight.sum()),
             float(mean.real),

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import xarray as xr
 
-from dfit.report import notes, number, size
+from dfit.report import notes, number, size, standard_errors
 
 T = np.linspace(0.0, 10.0, 101)
 Y = 3 * T + 1 + 0.1 * np.random.default_rng(5).standard_normal(T.size)
@@ -112,6 +112,16 @@ def test_correlated_neighbours_are_noted_unless_the_errors_are_grouped(result):
     assert 'cov={"groups": "time"}' in notes(correlated)[0]
     assert notes(replace(correlated, cov_kind="groups of time")) == ()
     assert notes(replace(correlated, tallies=replace(correlated.tallies, lag1=0.2))) == ()
+
+
+def test_report_says_where_the_standard_errors_come_from(result):
+    assert standard_errors(result) == "scaled by reduced chi-square"
+    assert standard_errors(replace(result, absolute_sigma=True)) == "from sigma as given"
+    assert (
+        standard_errors(replace(result, cov_kind="groups: day", groups=31)) == "clustered by day, 31 groups"
+    )
+    assert standard_errors(replace(result, cov_kind="hc1")) == "robust against unequal variances (hc1)"
+    assert "influence" in standard_errors(replace(result, loss="huber"))
 
 
 def test_notes_of_the_run_stand_in_the_report(result):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import dask.array as da
 import jax.numpy as jnp
 import lmfit
@@ -97,6 +99,42 @@ def test_interval_is_students_t(result):
     assert table.loc["tau", "upper"] - table.loc["tau", "lower"] == pytest.approx(2 * width)
     with pytest.raises(InputError, match=r"level=0\.95"):
         result.conf_interval(95)
+
+
+def test_interval_of_a_clustered_covariance_counts_its_groups(result):
+    clustered = replace(result, cov_kind="groups: day", groups=12)
+    table = clustered.conf_interval()
+    width = scipy.stats.t.ppf(0.975, 11) * result.params["tau"].stderr
+    assert table.loc["tau", "upper"] - result.params["tau"].value == pytest.approx(width)
+
+
+def test_interval_is_normal_only_where_sigma_alone_gives_the_errors(finish):
+    known = finish(decay, Y[:5], {"time": T[:5] * 20}, p0=P0, sigma=0.1, absolute_sigma=True)
+    for change, factor in (({}, 1.95996398), ({"cov_kind": "hc0"}, scipy.stats.t.ppf(0.975, 2))):
+        table = replace(known, **change).conf_interval()
+        half = table.loc["tau", "upper"] - known.params["tau"].value
+        assert half == pytest.approx(factor * known.params["tau"].stderr)
+
+
+def test_numpy_model_that_jax_refuses_in_its_own_words_is_evaluated(finish):
+    def clipped(time, slope, offset):
+        out = slope * time + offset
+        out[out < 0] = 0.0
+        return out
+
+    result = finish(clipped, 2 * T + 1, {"time": T}, p0={"slope": 1, "offset": 1})
+    assert result.eval(time=[-5.0, 1.0]).values == pytest.approx([0.0, 3.0])
+
+
+def test_error_of_the_users_model_is_shown_as_it_is(finish):
+    def picky(time, slope, offset):
+        if np.asarray(time).size < 4:
+            raise ValueError("too few")
+        return slope * time + offset
+
+    result = finish(picky, 2 * T + 1, {"time": T}, p0={"slope": 1, "offset": 1})
+    with pytest.raises(ValueError, match="too few"):
+        result.eval(time=[1.0, 2.0])
 
 
 def test_correlation_is_a_labelled_table(result):
