@@ -220,6 +220,16 @@ def test_equal_or_few_points_are_no_mixing(points: np.ndarray) -> None:
     assert check(model, parameters, [points], True) is None
 
 
+def test_rounding_of_a_huge_phase_is_no_mixing() -> None:
+    rng = np.random.default_rng(1)
+
+    def wave(x, a):  # stands for two programs that round the phase differently
+        return np.sin(a * 6e2 * x * (1 + 2e-16 * rng.standard_normal(len(x))))
+
+    model, parameters = of(wave)
+    assert check(model, parameters, [1.7e9 + X], False) is None
+
+
 def test_missing_values_of_the_model_are_no_mixing() -> None:
     model, parameters = of(lambda x, a: a * jnp.log(x - 1))
     assert check(model, parameters, [X], True) is None
