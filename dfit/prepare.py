@@ -155,9 +155,9 @@ def prepare(
     logger.info("%s", memory.sentence(len(partitions), domain.data.size))
     runner: Any
     if client is not None:
-        runner = ClusterRunner(shared, model.constants, client, memory.keep)
+        runner = ClusterRunner(shared, model.constants, client, memory.keep, memory.room)
     else:
-        runner = LocalRunner(shared, model.constants, get, memory.keep)
+        runner = LocalRunner(shared, model.constants, get, memory.keep, memory.room)
     evaluator = PassEvaluator(
         runner,
         job,
@@ -219,7 +219,9 @@ def group_source(domain: Domain, cov: Any) -> tuple[Source, int] | None:
     if not (isinstance(cov, Mapping) and set(cov) == {"groups"}):
         raise InputError(f'cov is {cov!r}; expected None, "hc0", "hc1" or {{"groups": "day"}}')
     wanted, data = cov["groups"], domain.data
-    if not isinstance(wanted, xr.DataArray) and (not isinstance(wanted, str) or wanted not in (*data.coords, *data.dims)):
+    if not isinstance(wanted, xr.DataArray) and (
+        not isinstance(wanted, str) or wanted not in (*data.coords, *data.dims)
+    ):
         known = ", ".join(map(str, dict.fromkeys((*data.coords, *data.dims))))
         raise InputError(f"unknown groups {wanted!r} in cov; known coordinates and dimensions: {known}")
     array = wanted if isinstance(wanted, xr.DataArray) else data[wanted]

@@ -8,7 +8,7 @@ What a kept key is made of is not read again for its sake.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,7 +17,7 @@ import dask
 import dask.array
 import numpy as np
 from dask._task_spec import Alias, DataNode, GraphNode, convert_legacy_graph, cull, execute_graph
-from dask.core import flatten, toposort
+from dask.core import toposort
 
 from dfit.data.plan import Chunk, Partition, Source
 from dfit.errors import DataError
@@ -61,6 +61,8 @@ def upstream(
     """Cut the graphs of all sources by partition."""
     arrays = [_on_grid(source, grid) for source in sources]
     lazy = [a for a in arrays if isinstance(a, dask.array.Array)]
+    # Collected before: dask.optimize leaves persisted blocks that nothing consumes out of its graph.
+    futures = {key: node for a in lazy for key, node in _written_out(a) if is_future(node)}
     optimized = iter(dask.optimize(*lazy)) if lazy else iter(())
     arrays = [next(optimized) if isinstance(a, dask.array.Array) else a for a in arrays]
     graph: dict[Hashable, Any] = {}
@@ -84,6 +86,19 @@ def upstream(
     used = {key for work in works for key in work.needs}
     kept_graph = {**cull(graph, used - set(futures)), **{k: futures[k] for k in used & set(futures)}}
     return Upstream(tuple(works), tuple(sorted(used, key=str)), kept_graph)
+
+
+def is_future(node: Any) -> bool:
+    """Whether a value of a graph is a Future: a block that the user has persisted on a cluster."""
+    return not isinstance(node, GraphNode) and hasattr(node, "add_done_callback")
+
+
+def _written_out(array: dask.array.Array) -> Iterator[tuple[Hashable, Any]]:
+    """Nodes of the layers that are plain mappings, as those of persisted arrays are."""
+    graph = array.__dask_graph__()
+    for layer in getattr(graph, "layers", {"": graph}).values():
+        mapping = getattr(layer, "mapping", layer if isinstance(layer, dict) else {})
+        yield from mapping.items()
 
 
 def _on_grid(source: Source, grid: Sequence[Sequence[int]]) -> Any:
@@ -172,7 +187,7 @@ def load(
     for chunk, row in zip(work.partition.chunks, work.items, strict=True):
         arrays = []
         for (role, time), item in zip(sources, row, strict=True):
-            array = np.asarray(values[item.name] if isinstance(item, Key) else item)
+            array = _missing_as_nan(values[item.name] if isinstance(item, Key) else item)
             if time is not None:
                 array = time.offsets(array)
             if role == "y" and array.shape != chunk.shape:
@@ -180,11 +195,25 @@ def load(
                     f"partition {work.partition.index}: a chunk of y has shape {array.shape}, "
                     f"its array announces {chunk.shape}. Type: y = y.persist(); y.compute_chunk_sizes()"
                 )
-            arrays.append(np.ascontiguousarray(array))
+            arrays.append(_native(array))
         out.append(arrays)
     return out
 
 
-def keys_flat(array: dask.array.Array) -> list[Hashable]:
-    """All block keys of an array."""
-    return list(flatten(array.__dask_keys__()))
+def _missing_as_nan(values: Any) -> np.ndarray:
+    """Values as a plain array; masked ones become NaN, or False in a mask."""
+    if not isinstance(values, np.ma.MaskedArray):
+        return np.asarray(values)
+    if values.dtype.kind == "b":
+        return values.filled(False)
+    if values.dtype.kind in "mM":
+        return values.filled(np.array("NaT", values.dtype))
+    return values.astype(np.result_type(values.dtype, np.float64)).filled(np.nan)
+
+
+def _native(array: np.ndarray) -> np.ndarray:
+    """The array C-contiguous, in this machine's byte order, and no wider than float64."""
+    kind = {"f": np.float64, "c": np.complex128}.get(array.dtype.kind)
+    if kind is None or array.dtype.itemsize <= np.dtype(kind).itemsize:
+        kind = array.dtype.newbyteorder("=")
+    return np.ascontiguousarray(array, kind)

@@ -57,6 +57,7 @@ class Kernel:
     def __init__(self, recipe: Recipe, constants: Mapping[str, np.ndarray]) -> None:
         self.recipe = recipe
         self._traces = self._told = 0
+        self._ready = False
         self._model = Model.from_blob(recipe.model, constants)
         self._parameters: Parameters = cloudpickle.loads(recipe.parameters)
         found = fingerprint.fingerprint(self._model, self._parameters, recipe.traceable)
@@ -101,10 +102,12 @@ class Kernel:
         if not self.recipe.traceable:
             leaf = leaf._replace(given=self._by_differences(theta, leaf, scalars.context))
         with float64_on_cpu(), fingerprint.fresh(self.recipe.fingerprint):
-            if self._traces == 0:
+            if not self._ready:
                 # Threads that meet here first would each compile.
                 with self._lock:
-                    return jax.tree.map(np.asarray, self._compiled(theta, leaf, scalars))
+                    out = jax.tree.map(np.asarray, self._compiled(theta, leaf, scalars))
+                    self._ready = True
+                    return out
             return jax.tree.map(np.asarray, self._compiled(theta, leaf, scalars))
 
     def new_compilations(self) -> int:
@@ -161,7 +164,9 @@ def kernel_for(recipe: Recipe, constants: Mapping[str, np.ndarray]) -> Kernel:
     WorkerError
         If this process's copy of the model has another fingerprint.
     """
-    key = (recipe.fingerprint, recipe.layout, recipe.traceable)
+    # Finite differences depend on initial values and bounds, which no fingerprint covers.
+    steps = None if recipe.traceable else recipe.parameters
+    key = (recipe.fingerprint, recipe.layout, steps)
     with _building:
         if key not in _kernels:
             _kernels[key] = Kernel(recipe, constants)

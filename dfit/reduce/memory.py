@@ -47,6 +47,12 @@ class Memory:
     keep: bool
     partition_peak: int = 0
 
+    @property
+    def room(self) -> int:
+        """What may be kept beside the data."""
+        free = int(KEEP_FRACTION * self.limit * max(self.workers, 1))
+        return free - self.data if self.keep else free
+
     def with_partition(self, partition: int, leaf_points: int, columns: int) -> Memory:
         """With the predicted peak for partitions of so many bytes."""
         per_worker = -(-self.threads // max(self.workers, 1))

@@ -17,11 +17,12 @@ import dask
 import dask.local
 import dask.threaded
 import numpy as np
-from dask._task_spec import DataNode, Task
+from dask._task_spec import DataNode, Task, cull
 from dask.callbacks import Callback
 
-from dfit.data.graph import Upstream, Work
+from dfit.data.graph import Upstream, Work, is_future
 from dfit.fingerprint import of_values
+from dfit.reduce.kept import first_of_each, require_room, size_in_bytes
 from dfit.reduce.task import Arrays, Job, Point, Report, accumulate, bytes_read, combine_reports, read
 from dfit.reduce.tree import Forest, covers
 
@@ -58,15 +59,23 @@ class LocalRunner:
     """Tasks in this process, or wherever a local ``get`` sends them."""
 
     def __init__(
-        self, upstream: Upstream, constants: Mapping[str, np.ndarray], get: Get | None, keep: bool
+        self, upstream: Upstream, constants: Mapping[str, np.ndarray], get: Get | None, keep: bool, room: int
     ) -> None:
         self._works = upstream.works
         self._constants = dict(constants)
         self._get = get or dask.threaded.get
         here = self._get in (dask.threaded.get, dask.local.get_sync)
         self._store: dict[int, Arrays] | None = {} if keep and here else None
-        values = self._get(upstream.kept_graph, list(upstream.kept)) if upstream.kept else []
-        self._kept = dict(zip(upstream.kept, values, strict=True))
+        self._kept = self._compute_kept(upstream, room)
+
+    def _compute_kept(self, shared: Upstream, room: int) -> dict[Hashable, Any]:
+        sample = first_of_each(shared)
+        known = dict(zip(sample, self._get(shared.kept_graph, sample), strict=True)) if sample else {}
+        require_room(shared, lambda key: size_in_bytes(known[key]), room)
+        rest = [key for key in shared.kept if key not in known]
+        # What the sample has cost is not paid again.
+        graph = cull({**shared.kept_graph, **{k: DataNode(k, v) for k, v in known.items()}}, rest)
+        return {**known, **(dict(zip(rest, self._get(graph, rest), strict=True)) if rest else {})}
 
     def run(self, job: Job, point: Point, done: Forest, on_report: OnReport) -> None:
         operands = [self._operands(job, work, point, done) for work in unfinished(self._works, done)]
@@ -99,13 +108,18 @@ class ClusterRunner:
     """
 
     def __init__(
-        self, upstream: Upstream, constants: Mapping[str, np.ndarray], client: Client, keep: bool
+        self, upstream: Upstream, constants: Mapping[str, np.ndarray], client: Client, keep: bool, room: int
     ) -> None:
         self._client = client
         self._works = upstream.works
         self._blobs = [cloudpickle.dumps(work) for work in upstream.works]
         self._keep = keep
         self._arrays: dict[int, Future] = {}
+        sample = self._submit(upstream.kept_graph, first_of_each(upstream))
+        new = {k: f for k, f in sample.items() if not is_future(upstream.kept_graph[k])}
+        if new:
+            sizes = {k: client.submit(size_in_bytes, f, pure=False).result() for k, f in new.items()}
+            require_room(upstream, lambda key: sizes.get(key, 0), room)
         self._kept = self._submit(upstream.kept_graph, upstream.kept)
         self._constants: Any = {}
         if constants:
@@ -114,10 +128,9 @@ class ClusterRunner:
 
     def _submit(self, graph: dict[Hashable, Any], keys: Sequence[Hashable]) -> dict[Hashable, Any]:
         """Futures of keys; those that the user has persisted are there already."""
-        there = {k: v for k, v in graph.items() if hasattr(v, "add_done_callback")}
+        there = {k: graph[k] for k in keys if is_future(graph[k])}
         asked = [k for k in keys if k not in there]
-        rest = {k: v for k, v in graph.items() if k not in there}
-        found = self._client.get(rest, asked, sync=False) if asked else []
+        found = self._client.get(graph, asked, sync=False) if asked else []
         return {**there, **dict(zip(asked, found, strict=True))}
 
     def run(self, job: Job, point: Point, done: Forest, on_report: OnReport) -> None:

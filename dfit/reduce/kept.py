@@ -1,0 +1,61 @@
+"""Keys that several partitions need: computed once, before the first pass, if they are small enough."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any
+
+from dask.sizeof import sizeof
+from dask.utils import format_bytes, key_split
+
+from dfit.data.graph import Upstream
+from dfit.errors import InputError
+
+# A rechunk or an overlap shares blocks as large as the data; a mean shares little. Up to so many blocks
+# of a kind are computed without asking.
+FEW = 4
+
+
+def first_of_each(shared: Upstream) -> list[Hashable]:
+    """One key of every kind that has many, whose size tells that of the others."""
+    return [keys[0] for keys in _kinds(shared.kept).values() if len(keys) > FEW]
+
+
+def require_room(shared: Upstream, size_of: Callable[[Hashable], int], room: int) -> None:
+    """Refuse to keep more than ``room`` bytes.
+
+    Parameters
+    ----------
+    size_of : gives the bytes of a key of `first_of_each`.
+
+    Raises
+    ------
+    InputError
+        With the line to type instead.
+    """
+    sample = set(first_of_each(shared))
+    total, largest = 0, ("", 0)
+    for kind, keys in _kinds(shared.kept).items():
+        if keys[0] in sample:
+            size = size_of(keys[0]) * len(keys)
+            total += size
+            largest = max(largest, (kind, size), key=lambda item: item[1])
+    if total > room:
+        raise InputError(
+            f"blocks of {largest[0]!r} are needed by several partitions each (a rechunk or an overlap shares "
+            f"them); keeping them takes {format_bytes(total)}, and {format_bytes(room)} may be kept. "
+            "Type: y = y.persist() on a cluster with more memory, or y.to_zarr(path) first and fit that"
+        )
+
+
+def _kinds(keys: Sequence[Hashable]) -> dict[str, list[Hashable]]:
+    out: dict[str, list[Any]] = defaultdict(list)
+    for key in keys:
+        out[key_split(key)].append(key)
+    return out
+
+
+def size_in_bytes(value: Any) -> int:
+    """Memory that a value takes."""
+    return int(sizeof(value))
