@@ -26,9 +26,11 @@ from dfit.result import FitResult
 
 logger = logging.getLogger("dfit")
 
+BY_CALLBACK, BY_INTERRUPT = "stopped by the callback", "interrupted"
+
 
 def fit(
-    model: Callable[..., Any],
+    model: Callable[..., Any] | Model,
     data: Any,
     coords: Any = None,
     *,
@@ -138,8 +140,11 @@ def fit(
             "weights= is not an argument: type sigma=1/weights for weights that multiply the residual "
             "(lmfit), or sigma=1/np.sqrt(weights) for weights of the squares"
         )
-    names = coordinate_names(model, coords, param_names)
-    described = Model.from_callable(model, names, param_names, constants, jac)
+    if isinstance(model, Model):  # a door has sorted its arguments
+        described = model
+    else:
+        names = coordinate_names(model, coords, param_names)
+        described = Model.from_callable(model, names, param_names, constants, jac)
     parameters = Parameters.resolve(described, p0, bounds, fixed, tie)
     domain = build_domain(
         described,
@@ -225,10 +230,15 @@ def _passes(prepared: Prepared, settings: Settings, printer: Printer, began: flo
                 elapsed,
             )
             cost = event.cost
-            logger.info("pass %d: cost %.10g, relative offset %.2g", event.npasses, cost, event.relative_offset)
+            logger.info(
+                "pass %d: cost %.10g, relative offset %.2g", event.npasses, cost, event.relative_offset
+            )
             printer.passed(event)
             stopped = _told_to_stop(settings.callback, event)
-            if state.status != Status.RUNNING or stopped:
+            if state.status != Status.RUNNING:
+                stopped = None  # converged, or failed, in any case
+                break
+            if stopped:
                 break
             if event.npasses >= settings.max_passes:
                 stopped = f"max_passes={settings.max_passes} reached"
@@ -237,10 +247,15 @@ def _passes(prepared: Prepared, settings: Settings, printer: Printer, began: flo
             if stopped:
                 break
     except KeyboardInterrupt:
-        if evaluator.last is None:
+        if np.isinf(cost):  # before the end of the first pass there is nothing to return
             raise
-        stopped = "interrupted"
+        stopped = BY_INTERRUPT
     return Ended(state, stopped, time.monotonic() - began)
+
+
+def stopped_by_user(result: FitResult) -> bool:
+    """Whether the callback or Ctrl-C ended the fit, so that its best point so far is what the user wants."""
+    return not result.success and any(words in result.message for words in (BY_CALLBACK, BY_INTERRUPT))
 
 
 def _told_to_stop(callback: Callable[[PassDone], Any] | None, event: PassDone) -> str | None:
@@ -249,8 +264,8 @@ def _told_to_stop(callback: Callable[[PassDone], Any] | None, event: PassDone) -
     try:
         go_on = callback(event)
     except StopIteration:
-        return "stopped by the callback"
-    return "stopped by the callback" if go_on is False else None
+        return BY_CALLBACK
+    return BY_CALLBACK if go_on is False else None
 
 
 __all__ = ["FitFailed", "fit", "run"]
