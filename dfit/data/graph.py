@@ -69,9 +69,6 @@ def upstream(
     for a in arrays:
         if isinstance(a, dask.array.Array):
             graph.update(a.__dask_graph__())
-    futures = {
-        k: v for k, v in graph.items() if not isinstance(v, GraphNode) and hasattr(v, "add_done_callback")
-    }
     graph = convert_legacy_graph({k: v for k, v in graph.items() if k not in futures}, all_keys=set(graph))
     items = [
         tuple(tuple(_item(a, s, chunk) for a, s in zip(arrays, sources, strict=True)) for chunk in p.chunks)
