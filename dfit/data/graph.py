@@ -129,7 +129,8 @@ def _shared_keys(
         for key in names:
             claim(key, index)
     shared = set(futures)
-    for key in reversed(toposort(graph, {k: v.dependencies for k, v in graph.items()})):
+    there = set(futures)
+    for key in reversed(toposort(graph, {k: v.dependencies - there for k, v in graph.items()})):
         who = owner.get(key)
         if who is None:
             continue
