@@ -18,13 +18,13 @@ import numpy as np
 import xarray as xr
 
 from dfit.core.covariance import Covariance
-from dfit.core.precision import float64_on_cpu
 from dfit.data.coordinates import TimeAxis, as_times
 from dfit.data.domain import Domain
 from dfit.data.inputs import unknown_name
 from dfit.errors import InputError
 from dfit.fingerprint import fresh
 from dfit.model import Model
+from dfit.precision import float64_on_cpu
 from dfit.probe import NUMPY_ERRORS
 from dfit.statistics import difference_steps, propagate
 
@@ -172,6 +172,7 @@ def over(
         *pairs,
         # Delayed: the model and its constants are one value of the graph, not a part of every task.
         model=dask.delayed(model, traverse=False),
+        token="model",
         dtype=dtype,
         meta=np.empty((0,) * len(index), dtype),
     )

@@ -128,8 +128,9 @@ def _variables(params: Estimates) -> list[str]:
 def _variable(estimate: Estimate) -> str:
     if not estimate.vary and estimate.expr is None:
         return f"{estimate.value: .7g} (fixed)"
-    percent = f"({abs(estimate.stderr / estimate.value):.2%})" if estimate.value else ""
-    shown = f"{number(estimate.value)} +/-{number(estimate.stderr)} {percent}"
+    known = estimate.value and math.isfinite(estimate.stderr)
+    percent = f" ({abs(estimate.stderr / estimate.value):.2%})" if known else ""
+    shown = f"{number(estimate.value)} +/-{number(estimate.stderr)}{percent}"
     if estimate.expr is not None:
         return f"{shown} == '{estimate.expr}'"
     return f"{shown} (init = {estimate.init_value:.7g})"
@@ -154,33 +155,34 @@ def _correlations(params: Estimates, least: float) -> list[str]:
 def _run(result: FitResult) -> list[str]:
     run, dropped = result.run, result.tallies.dropped
     reasons = ", ".join(f"{reason}: {count:,}" for reason, count in dropped.items() if count)
-    rows = {
-        "passes over the data": f"{run.npasses}",
-        "points per pass": f"{run.points_per_pass:,}",
-        "bytes per pass": size(run.bytes_per_pass),
-        "seconds": f"{run.elapsed_s:.3g}",
-        "points per second": f"{run.points_per_s:,.0f}",
-        "compilations": f"{run.compilations}",
-        "dropped points": f"{sum(dropped.values()):,}" + (f" ({reasons})" if reasons else ""),
-        "peak memory": f"{size(run.peak_bytes)} above an idle worker, {run.workers} worker"
-        + ("s" if run.workers != 1 else ""),
-        "equations": EQUATIONS.get(run.form, run.form),
-        **_labels(result),
-    }
-    width = max(len(label) for label in rows)
-    return ["[[Run]]", *(f"    {label:{width}} = {value}" for label, value in rows.items())]
+    workers = f"{run.workers} worker{'s' if run.workers != 1 else ''}"
+    # Pairs and not a dict: a coordinate may have any name, such as "seconds".
+    rows = [
+        ("passes over the data", f"{run.npasses}"),
+        ("points per pass", f"{run.points_per_pass:,}"),
+        ("bytes per pass", size(run.bytes_per_pass)),
+        ("seconds", f"{run.elapsed_s:.3g}"),
+        ("points per second", f"{run.points_per_s:,.0f}"),
+        ("compilations", f"{run.compilations}"),
+        ("dropped points", f"{sum(dropped.values()):,}" + (f" ({reasons})" if reasons else "")),
+        ("peak memory", f"{size(run.peak_bytes)} above an idle worker, {workers}"),
+        ("equations", EQUATIONS.get(run.form, run.form)),
+        *_labels(result),
+    ]
+    width = max(len(label) for label, _ in rows)
+    return ["[[Run]]", *(f"    {label:{width}} = {value}" for label, value in rows)]
 
 
-def _labels(result: FitResult) -> dict[str, str]:
+def _labels(result: FitResult) -> list[tuple[str, str]]:
     """y and the coordinates with their units; times with their unit and origin."""
     labels = result.known.labels
-    rows = {}
+    rows = []
     if "units" in labels.attrs:
-        rows[labels.name or "y"] = f"in {labels.attrs['units']}"
-    rows |= {name: f"in {unit}" for name, unit in labels.units.items()}
+        rows.append((labels.name or "y", f"in {labels.attrs['units']}"))
+    rows += [(name, f"in {unit}") for name, unit in labels.units.items() if name not in labels.time]
     for name, axis in labels.time.items():
         calendar = f" ({axis.calendar} calendar)" if axis.calendar else ""
-        rows[name] = f"in {axis.unit} since {axis.origin}{calendar}"
+        rows.append((name, f"in {axis.unit} since {axis.origin}{calendar}"))
     return rows
 
 

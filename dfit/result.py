@@ -14,12 +14,12 @@ import xarray as xr
 
 from dfit import evaluate, portable, report, statistics
 from dfit.core.covariance import Covariance
-from dfit.core.precision import float64_on_cpu
 from dfit.core.trust_region import Status
 from dfit.data.domain import Domain
 from dfit.errors import InputError
 from dfit.model import Model
 from dfit.parameters import Parameters
+from dfit.precision import float64_on_cpu
 from dfit.record import Record, estimates_of, merged, record_of
 from dfit.statistics import Derived, Estimates, Run, Tallies
 

@@ -22,7 +22,7 @@ import pandas as pd
 import scipy.stats
 
 from dfit.core.covariance import Covariance
-from dfit.core.precision import float64_on_cpu
+from dfit.precision import float64_on_cpu
 from dfit.probe import NUMPY_ERRORS
 
 EPS = float(np.finfo(np.float64).eps)
@@ -187,7 +187,7 @@ def propagate(rows: np.ndarray, covariance: Covariance, held: bool = False) -> n
     stderr = np.where(at_bound & held, 0.0, covariance.stderr)
     unknown = ~np.isfinite(stderr) | at_bound
     inner = np.where(unknown[:, None] | unknown, 0.0, covariance.matrix)
-    variance = np.einsum("...i,ij,...j->...", rows, inner, rows)
+    variance = ((rows @ inner) * rows).sum(-1)
     out = np.sqrt(np.maximum(variance, 0.0))
     touched = rows != 0
     out = np.where((touched & np.isinf(stderr)).any(-1), np.inf, out)
