@@ -19,6 +19,7 @@ from jax.extend.core import ClosedJaxpr
 from dfit.digest import Digest
 from dfit.model import Model
 from dfit.parameters import Parameters
+from dfit.precision import float64_on_cpu
 
 # JAX keeps the program of an inner `jax.jit` helper by the identity of its function, so an edited global
 # would go unseen.  The value of this context is part of the key under which it is kept.
@@ -75,7 +76,7 @@ def fingerprint(model: Model, parameters: Parameters, traceable: bool, npoints: 
         Length of the coordinates that the model is traced with.
     """
     if traceable:
-        with jax.enable_x64(True):
+        with float64_on_cpu():
             program = _program_of(
                 tangents(model, parameters), *abstract_arguments(model, parameters, npoints)
             )

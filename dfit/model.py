@@ -16,6 +16,7 @@ import numpy as np
 
 from dfit.captured import captured, inner_function
 from dfit.errors import InputError
+from dfit.precision import float64_on_cpu
 from dfit.signature import lay_out, name_of
 
 MAX_BLOB_BYTES = 1_000_000  # it travels in every task; arrays go once per worker, as constants
@@ -171,7 +172,7 @@ class Model:
         """
         model = _PICKLED_HERE.get(blob)
         if model is None:
-            with jax.enable_x64(True):  # a captured float64 array would come back as float32
+            with float64_on_cpu():  # a captured float64 array would come back as float32
                 model = cloudpickle.loads(blob)
         return replace(model, constants=dict(constants))
 

@@ -48,6 +48,10 @@ TASKS_PER_THREAD = 4  # fewer leave threads idle at the end of a pass
 SMALLEST_LEAF = 256  # small data share one compiled shape
 
 
+# Programs that passed `dfit.probe.check` in this process, which costs two compilations.
+_tried: set[tuple[str, bool]] = set()
+
+
 @dataclass(frozen=True)
 class Settings:
     """How a fit is to be done, as `dfit.fit` documents it."""
@@ -116,7 +120,11 @@ def prepare(
             f"{residuals} points cannot determine {len(varying)} parameters; fix some with fixed={{name: value}}"
         )
     is_traceable = traceable(model, parameters)
-    check(model, parameters, sample_coordinates(domain), is_traceable, complex_data)
+    program = fingerprint(model, parameters, is_traceable)
+    trial = (program, complex_data)
+    if trial not in _tried:
+        check(model, parameters, sample_coordinates(domain), is_traceable, complex_data)
+        _tried.add(trial)
     sources = sources_of(domain)
     groups = group_source(domain, settings.cov)
     if groups is not None:
@@ -132,7 +140,7 @@ def prepare(
     partitions = partitions_of(chunks, points)
     size = leaf_size(chunks)
     recipe = Recipe(
-        fingerprint(model, parameters, is_traceable),
+        program,
         model.to_blob(),
         cloudpickle.dumps(parameters),
         model.name,

@@ -16,6 +16,7 @@ from dfit.errors import ModelError
 from dfit.fingerprint import abstract_arguments, derivatives_of, fresh, predict, tangents
 from dfit.model import Model
 from dfit.parameters import Parameters
+from dfit.precision import float64_on_cpu
 
 # Of JAX's errors, those that say "this Python code needs the values".
 TRACER_ERRORS = (
@@ -51,7 +52,7 @@ def traceable(model: Model, parameters: Parameters) -> bool:
     """
     warn_float32(model)
     arguments = abstract_arguments(model, parameters, NPOINTS)
-    with jax.enable_x64(True), fresh(uuid.uuid4().hex):
+    with float64_on_cpu(), fresh(uuid.uuid4().hex):
         try:
             shaped = jax.eval_shape(lambda *given: predict(model, parameters)(*given), *arguments)
         except TRACER_ERRORS as error:
@@ -168,7 +169,7 @@ def _runner(
         try:
             if not is_traceable:
                 return func(varying, fixed, model.constants, points)
-            with jax.enable_x64(True), fresh(key):
+            with float64_on_cpu(), fresh(key):
                 return np.asarray(compiled(varying, fixed, model.constants, tuple(points)))
         except Exception as error:
             raise raised(model, error) from error

@@ -187,7 +187,7 @@ def _points(
     stand_in = jnp.argmax(valid)
     coords = [jnp.where(valid, _wide(c), _wide(c)[stand_in]) for c in leaf.coords]
     f, jacobian = evaluate(theta, coords, leaf.given, scalars.context)
-    sigma = 1.0 if leaf.sigma is None else jnp.where(valid, leaf.sigma, 1.0)
+    sigma = 1.0 if leaf.sigma is None else jnp.where(valid, _wide(leaf.sigma), 1.0)
     root_weight = 1 / (scalars.sigma * sigma)
     r, jacobian = (y - f) * root_weight, jacobian * root_weight
     weight = jnp.where(valid, root_weight**2, 0.0)

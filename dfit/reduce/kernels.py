@@ -21,11 +21,11 @@ import numpy as np
 from dfit import fingerprint
 from dfit.core.differences import differences
 from dfit.core.kernel import Layout, Leaf, Scalars, as_given, forward, leaf_kernel, score_kernel
-from dfit.core.precision import float64_on_cpu
 from dfit.core.sums import Sums
 from dfit.errors import WorkerError
 from dfit.model import Model
 from dfit.parameters import Parameters
+from dfit.precision import float64_on_cpu
 
 KERNELS_KEPT = 64
 
@@ -63,7 +63,7 @@ class Kernel:
         found = fingerprint.fingerprint(self._model, self._parameters, recipe.traceable)
         if found != recipe.fingerprint and not recipe.fingerprint.startswith(fingerprint.NEW):
             raise WorkerError(
-                f"this worker has another {recipe.name} than the client (module {self._model.func.__module__!r}): "
+                f"this worker has another {recipe.name} than the client (module {getattr(self._model.func, '__module__', None)!r}): "
                 "its program or its packages differ. Update the worker's copy and type: client.restart()"
             )
         build = score_kernel if recipe.layout.form == "scores" else leaf_kernel
@@ -93,9 +93,11 @@ class Kernel:
         return jnp.broadcast_to(jnp.asarray(f), coords[0].shape)
 
     def _jacobian(self, theta: Any, coords: Sequence[Any], context: Any) -> Any:
+        """The user's derivatives by all parameters, made derivatives by those that vary."""
         held, constants = context
         full = self._model.jacobian(self._parameters.expand(theta, held), coords, constants)
-        return jnp.asarray(full).T[jnp.asarray(self._parameters.varying)]
+        by_varying = jax.jacfwd(lambda at: jnp.stack(self._parameters.expand(at, held)))(theta)
+        return (jnp.asarray(full) @ by_varying).T
 
     def __call__(self, theta: np.ndarray, leaf: Leaf, scalars: Scalars) -> Any:
         """Fields of `Sums` (or scores (p, S)) of one leaf as NumPy arrays."""
@@ -135,13 +137,15 @@ class Kernel:
             full = [float(v) for v in p.expand(at, held)]
             return np.broadcast_to(np.asarray(self._model(full, coords, constants)), (n,))
 
+        typical = np.where(p.init[varying] != 0, np.abs(p.init[varying]), 1.0)
+        box = typical, p.lower[varying], p.upper[varying]
         if self._model.jac is None:
-            typical = np.where(p.init[varying] != 0, np.abs(p.init[varying]), 1.0)
-            f, jacobian = differences(predict, theta, typical, p.lower[varying], p.upper[varying])
+            f, jacobian = differences(predict, theta, *box)
         else:
-            full = [float(v) for v in p.expand(theta, held)]
+            # Parameters as functions of the varying ones: as smooth as ties are, so differences do.
+            full, by_varying = differences(lambda at: np.array(p.expand(at, held), float), theta, *box)
             f = predict(theta)
-            jacobian = np.asarray(self._model.jacobian(full, coords, constants)).T[varying]
+            jacobian = by_varying @ np.asarray(self._model.jacobian(full.tolist(), coords, constants)).T
         return _padded(f, size), _padded(jacobian, size)
 
 

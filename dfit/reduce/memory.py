@@ -112,7 +112,9 @@ def _cgroup_limits() -> list[int]:
         _, controllers, path = line.split(":", 2)
         if controllers in ("", "memory") or "memory" in controllers.split(","):
             home, name = (
-                ("/sys/fs/cgroup/memory", "memory.limit_in_bytes") if controllers else ("/sys/fs/cgroup", "memory.max")
+                ("/sys/fs/cgroup/memory", "memory.limit_in_bytes")
+                if controllers
+                else ("/sys/fs/cgroup", "memory.max")
             )
             groups = [Path(home + path), *Path(home + path).parents]
             for group in groups[: len(Path(path).parts)]:

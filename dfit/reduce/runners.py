@@ -143,7 +143,12 @@ class ClusterRunner:
         if self._keep:
             new = [i for i, w in enumerate(works) if w.partition.index not in self._arrays]
             made = self._client.map(
-                read_pickled, [blobs[i] for i in new], [kept[i] for i in new], job=job, pure=False, key="dfit-read"
+                read_pickled,
+                [blobs[i] for i in new],
+                [kept[i] for i in new],
+                job=job,
+                pure=False,
+                key="dfit-read",
             )
             self._arrays.update({works[i].partition.index: f for i, f in zip(new, made, strict=True)})
             arrays = [self._arrays[w.partition.index] for w in works]
