@@ -5,28 +5,100 @@ Everything heavy is imported by the call, so that `import dfit` costs little mor
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import xarray as xr
 
-if TYPE_CHECKING:
-    from dfit.result import FitResult
-
 
 class FitAccessor:
-    """`da.fit(coords, func, ...)`: one fit over every dimension of a DataArray."""
+    """`da.fit(coords, func, reduce_dims=...)`: one fit across every chunk of a DataArray or Dataset."""
 
-    def __init__(self, data: xr.DataArray) -> None:
+    def __init__(self, data: xr.DataArray | xr.Dataset) -> None:
         self._data = data
 
-    def __call__(self, coords: Any, func: Callable[..., Any], **options: Any) -> FitResult:
-        """Fit func to the data; options as in dfit.fit."""
-        from dfit.fitting import fit
+    def __call__(
+        self,
+        coords: str | xr.DataArray | Iterable[str | xr.DataArray],
+        func: Callable[..., Any],
+        reduce_dims: Any = None,
+        skipna: bool = True,
+        p0: Mapping[str, Any] | Sequence[float] | None = None,
+        bounds: Mapping[str, tuple[Any, Any]] | None = None,
+        param_names: Sequence[str] | None = None,
+        errors: str = "raise",
+        kwargs: None = None,
+        **options: Any,
+    ) -> xr.Dataset:
+        """Fit `func` to the data, with the arguments and the variables of xarray's `curvefit`.
 
-        return fit(func, self._data, coords=coords, **options)
+        Parameters
+        ----------
+        coords : name, DataArray or several of these
+            Coordinates in the order of the arguments of `func`.
+        func : callable
+            ``func(x, a, b)``; with several coordinates one argument each, or all in the first one if
+            `param_names`, `p0` or `bounds` name the second as a parameter.
+        reduce_dims : ``...`` or one or several dimensions, optional
+            Dimensions to fit over besides those of the coordinates; ``...`` is all of them.  All
+            must be named: fits for each point of a kept dimension are not there yet.
+        skipna : bool
+            Whether NaN is a missing point; otherwise it is an error.
+        p0, bounds : mapping, optional
+            ``{"tau": 5}``, ``{"tau": (0, 50)}``: numbers or 0-dimensional DataArrays.
+        param_names : sequence of str, optional
+            Where the signature of `func` does not tell.
+        errors : {"raise", "ignore"}
+            What a fit that does not converge does: raise FitFailed, or give NaN and its message.  A fit
+            that the callback or Ctrl-C stopped gives its best point and a warning.
+        kwargs : None
+            Refused: options are keywords of this call.
+        **options
+            `sigma`, `where`, `loss`, `fixed`, `constants`, `callback`, ... of `dfit.fit`.
+
+        Returns
+        -------
+        Dataset
+            `curvefit_coefficients` (param), whose attributes hold the message and the report,
+            `curvefit_covariance` (cov_i, cov_j), `curvefit_stderr` (param) and, as scalars, `curvefit_`
+            success, status, npasses, nfev, ndata, nvarys, nfree, chisqr, redchi, aic, bic, rsquared.
+            For a Dataset one set for each variable, with its name and "_" in front.
+
+        Raises
+        ------
+        InputError, ModelError, DataError, WorkerError
+            As `dfit.fit`.
+        FitFailed
+            If the fit does not converge and `errors` is "raise".
+
+        Examples
+        --------
+        >>> import dfit, numpy as np, jax.numpy as jnp, xarray as xr
+        >>> time = np.linspace(0, 10, 1000)
+        >>> y = xr.DataArray(5 * np.exp(-time / 2), {"time": time}).chunk(time=100)
+        >>> def decay(time, amplitude, tau):
+        ...     return amplitude * jnp.exp(-time / tau)
+        >>> found = y.fit("time", decay, p0={"amplitude": 1, "tau": 1})
+        >>> round(float(found.curvefit_coefficients.sel(param="tau")), 6)
+        2.0
+        """
+        from dfit.face.dataset_fit import fit_dataset
+
+        return fit_dataset(
+            self._data,
+            coords,
+            func,
+            reduce_dims=reduce_dims,
+            errors=errors,
+            kwargs=kwargs,
+            options={"skipna": skipna, "p0": p0, "bounds": bounds, "param_names": param_names, **options},
+        )
 
 
-xr.register_dataarray_accessor("dfit")(FitAccessor)
-if not hasattr(xr.DataArray, "fit"):
-    xr.register_dataarray_accessor("fit")(FitAccessor)
+for _cls, _register in (
+    (xr.DataArray, xr.register_dataarray_accessor),
+    (xr.Dataset, xr.register_dataset_accessor),
+):
+    _register("dfit")(FitAccessor)
+    if not hasattr(_cls, "fit"):
+        _register("fit")(FitAccessor)
