@@ -45,9 +45,7 @@ def temperature() -> xr.DataArray:
 
 def fit_season(data: xr.DataArray, p0: dict[str, float] = START, **options) -> dfit.FitResult:
     """Fit the whole month; options as in dfit.fit."""
-    return dfit.fit(
-        season, data, coords=("time", "latitude", "longitude"), time_unit="h", p0=p0, **options
-    )
+    return dfit.fit(season, data, coords=("time", "latitude", "longitude"), time_unit="h", p0=p0, **options)
 
 
 def clustered_by_day(p0: dict[str, float] = START) -> dfit.FitResult:

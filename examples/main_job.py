@@ -68,7 +68,6 @@ def main() -> None:
     ) as folder:
         path = beyond_memory.write(beyond_memory.movie(), Path(folder))
         result = beyond_memory.fit_movie(path)
-        print(result.fit_report())
         furthest = beyond_memory.compare_with_truth(result)
         print(f"every parameter lies within {furthest:.2f} standard deviations of the truth")
         print(f"Loading the array instead, under the same limit: {try_to_load_everything(path)}")
