@@ -31,11 +31,14 @@ class BoxStep(NamedTuple):
     full: jax.Array
 
 
-class _Held(NamedTuple):
+class _Search(NamedTuple):
     held: jax.Array  # (p,) bool: takes its step from `shift`
     shift: jax.Array  # (p,) the steps of what is held
-    step: jax.Array  # (p,) the solution for that
+    step: jax.Array  # (p,) the solution for what was held before
     full: jax.Array  # () bool
+    first: jax.Array  # () bool: in the first round
+    inside: jax.Array  # (p,) the solution of the first round
+    unsettled: jax.Array  # () bool
 
 
 def pressed(theta: Any, downhill: Any, lower: Any, upper: Any) -> tuple[Any, Any]:
@@ -66,30 +69,30 @@ def box_step(
     free : (p,) bool
         Parameters that are not pressed against a bound.
     """
+    found = _search(solve, theta, lower, upper, free)
+    cut, cut_step = _cut(found.inside, theta, lower, upper)
+    landed = _land(found.step, found.held, theta, lower, upper)
+    whole = gain(found.step) >= gain(cut_step)
+    return BoxStep(jnp.where(whole, landed, cut), whole & found.full)
+
+
+def _search(solve: Solve, theta: jax.Array, lower: jax.Array, upper: jax.Array, free: jax.Array) -> _Search:
+    """Both rounds, in one loop because each place that solves is compiled."""
     below, above = lower - theta, upper - theta
-    step, full = solve(~free, jnp.zeros_like(theta))
-    start = _Held(~free, jnp.zeros_like(theta), step, full)
-    inside = _settle(solve, start, jnp.where(below < 0, -jnp.inf, 0.0), jnp.where(above > 0, jnp.inf, 0.0))
-    clamped = _settle(solve, inside, below, above)
-    cut, cut_step = _cut(inside.step, theta, lower, upper)
-    landed = _land(clamped.step, clamped.held, theta, lower, upper)
-    whole = gain(clamped.step) >= gain(cut_step)
-    return BoxStep(jnp.where(whole, landed, cut), whole & clamped.full)
 
+    def hold(now: _Search) -> _Search:
+        step, full = solve(now.held, now.shift)
+        crossing = ~now.held & ((step < below) | (step > above))
+        leaving = crossing & jnp.where(step < 0, below == 0, above == 0)
+        first = now.first & jnp.any(leaving)
+        out = jnp.where(first, leaving, crossing)
+        shift = jnp.where(out, jnp.clip(step, below, above), now.shift)
+        inside = jnp.where(now.first, step, now.inside)
+        return _Search(now.held | out, shift, step, full, first, inside, jnp.any(out))
 
-def _settle(solve: Solve, start: _Held, below: jax.Array, above: jax.Array) -> _Held:
-    """Hold what leaves [below, above] at its end and solve for the rest, until nothing leaves."""
-
-    def leaving(now: _Held) -> jax.Array:
-        return ~now.held & ((now.step < below) | (now.step > above))
-
-    def hold(now: _Held) -> _Held:
-        out = leaving(now)
-        held = now.held | out
-        shift = jnp.where(out, jnp.clip(now.step, below, above), now.shift)
-        return _Held(held, shift, *solve(held, shift))
-
-    return jax.lax.while_loop(lambda now: jnp.any(leaving(now)), hold, start)
+    zero, yes = jnp.zeros_like(theta), jnp.asarray(True)
+    start = _Search(~free, zero, zero, yes, yes, zero, yes)
+    return jax.lax.while_loop(lambda now: now.unsettled, hold, start)
 
 
 def _land(
