@@ -16,7 +16,7 @@ from dfit.core.trust_region import start
 from dfit.data.domain import Domain, build_domain, coordinate_names
 from dfit.errors import FitFailed, InputError
 from dfit.events import PassDone, TaskDone
-from dfit.face.progress import Printer
+from dfit.progress import Printer
 from dfit.model import Model
 from dfit.outcome import finish
 from dfit.parameters import Parameters

@@ -63,6 +63,7 @@ def finish(
         f_scale=settings.f_scale,
         absolute_sigma=settings.absolute_sigma,
         cov_kind=_cov_kind(settings),
+        groups=prepared.groups or None,
         relative_offset=float(state.offset),
     )
 
