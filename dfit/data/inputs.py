@@ -6,11 +6,14 @@ import difflib
 from collections.abc import Iterable
 from typing import Any
 
+import dask
 import dask.array
 import numpy as np
 import xarray as xr
 
 from dfit.errors import InputError
+
+READ_WHOLE_BYTES = 32 << 20
 
 
 def as_data(data: Any) -> xr.DataArray:
@@ -40,13 +43,24 @@ def as_data(data: Any) -> xr.DataArray:
         raise InputError(f"{name} has dtype {y.dtype}; expected numbers. Type: y.astype(float)")
     if y.size == 0:
         raise InputError(f"{name} has no points: its shape is {dict(y.sizes)}")
-    return y
+    return _never_whole(y)
+
+
+def _never_whole(array: xr.DataArray) -> xr.DataArray:
+    """A large array of a file that was opened without ``chunks=`` cut into chunks; others as they are.
+
+    dask never sees such an array, and its first use would load it whole.
+    """
+    if array.chunks is not None or array.variable._in_memory or array.nbytes <= READ_WHOLE_BYTES:
+        return array
+    with dask.config.set({"array.chunk-size": READ_WHOLE_BYTES}):
+        return array.chunk("auto")
 
 
 def over(y: xr.DataArray, value: Any, what: str, along: bool = False) -> xr.DataArray:
     """An array over some of y's dimensions, in y's order; `along` allows a bare 1-D array to find its own."""
     if isinstance(value, xr.DataArray):
-        return _aligned(y, value, what)
+        return _never_whole(_aligned(y, value, what))
     array = value if isinstance(value, (np.ndarray, dask.array.Array)) else np.asarray(value)
     if array.ndim == 0 or array.shape == y.shape:
         return xr.DataArray(array, dims=y.dims if array.ndim else ())

@@ -185,3 +185,16 @@ def test_open_file_as_data_is_refused_with_the_line_to_type(tmp_path):
         stored = file.create_dataset("y", data=np.zeros(4), chunks=(2,))
         with pytest.raises(InputError, match="phony_dims"):
             domain_of(stored, np.arange(4))
+
+
+def test_large_variable_of_a_file_opened_without_chunks_is_not_loaded_whole(tmp_path) -> None:
+    values = np.arange(6_000_000.0).reshape(6000, 1000)
+    xr.Dataset({"y": (("a", "b"), values), "s": (("a", "b"), values + 1)}).to_netcdf(
+        tmp_path / "large.nc", engine="h5netcdf"
+    )
+    with xr.open_dataset(tmp_path / "large.nc", engine="h5netcdf") as stored:
+        model = Model.from_callable(lambda a, slope: slope * a, "a")
+        domain = build_domain(model, stored.y, np.arange(6000.0), sigma=stored.s)
+        assert domain.data.chunks is not None and len(domain.data.chunks[0]) > 1
+        assert domain.sigma.chunks is not None
+        np.testing.assert_array_equal(domain.data[:3].values, values[:3])
