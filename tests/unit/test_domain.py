@@ -12,6 +12,7 @@ import xarray as xr
 
 from dfit.data.domain import build_domain, coordinate_names
 from dfit.errors import InputError
+from dfit.model import Model
 
 
 def line(time, slope, offset):
