@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,14 +13,13 @@ from dfit.core.drive import iterate
 from dfit.core.state import State, Status, Tolerances
 from dfit.core.trust_region import start
 from dfit.data.domain import Domain, build_domain, coordinate_names
-from dfit.errors import FitFailed, InputError
-from dfit.events import PassDone, TaskDone
-from dfit.progress import Printer
+from dfit.errors import InputError
+from dfit.events import PassDone
 from dfit.model import Model
 from dfit.outcome import finish
 from dfit.parameters import Parameters
 from dfit.prepare import Prepared, Settings, prepare
-from dfit.reduce.task import Report
+from dfit.progress import Printer
 from dfit.result import FitResult
 
 logger = logging.getLogger("dfit")
@@ -174,98 +172,72 @@ def fit(
     return run(described, parameters, domain, settings)
 
 
-@dataclass(frozen=True)
-class Ended:
-    """Last state of a fit, why it ended beside the solver's own reasons, and when."""
-
-    state: State
-    stopped: str | None
-    elapsed_s: float
-
-
 def run(model: Model, parameters: Parameters, domain: Domain, settings: Settings) -> FitResult:
     """A fit from what the doors have checked and named."""
     began = time.monotonic()
     printer = Printer(settings.verbose)
-    total = 0
-
-    def on_report(report: Report, number: int) -> None:
-        nonlocal done
-        done = done + 1 if number == counted[0] else 1
-        counted[0] = number
-        printer.task(TaskDone(number, done, total))
-
-    done, counted = 0, [0]
-    prepared = prepare(model, parameters, domain, settings, on_report)
-    total = len(prepared.partitions)
-    printer.begin(prepared.memory.sentence(total, domain.data.size))
+    prepared = prepare(model, parameters, domain, settings, printer.task)
+    printer.begin(prepared.memory.sentence(len(prepared.partitions), domain.data.size))
     try:
-        ended = _passes(prepared, settings, printer, began)
-        result = finish(prepared, settings, ended.state, ended.stopped, time.monotonic() - began)
+        state, stopped = _passes(prepared, settings, printer, began)
+        result = finish(prepared, settings, state, stopped, time.monotonic() - began)
     finally:
         prepared.close()
     printer.end(result)
     return result
 
 
-def _passes(prepared: Prepared, settings: Settings, printer: Printer, began: float) -> Ended:
-    """Pass after pass until the solver, the user or a limit ends it."""
-    p = prepared.parameters
+def _passes(
+    prepared: Prepared, settings: Settings, printer: Printer, began: float
+) -> tuple[State, str | None]:
+    """Pass after pass until the solver ends, or something else does: the last state, and what it was."""
+    p, evaluator = prepared.parameters, prepared.evaluator
     varying = list(p.varying)
-    state = start(p.init[varying])
     tolerances = Tolerances(settings.tol, settings.ftol or 0.0, settings.xtol or 0.0, settings.gtol or 0.0)
-    evaluator = prepared.evaluator
+    state = first = start(p.init[varying])
     cost = np.inf
-    stopped = None
     try:
-        for state in iterate(evaluator, state, p.lower[varying], p.upper[varying], tolerances):
-            elapsed = time.monotonic() - began
-            full = [float(v) for v in p.expand(state.theta, p.init[list(p.fixed)])]
+        for state in iterate(evaluator, first, p.lower[varying], p.upper[varying], tolerances):
             event = PassDone(
                 evaluator.account.passes,
-                dict(zip(p.names, full, strict=True)),
+                p.by_name(state.theta),
                 float(state.equations.cost),
                 float(state.offset),
                 float(state.equations.cost) < cost,
-                elapsed,
+                time.monotonic() - began,
             )
             cost = event.cost
             logger.info(
                 "pass %d: cost %.10g, relative offset %.2g", event.npasses, cost, event.relative_offset
             )
             printer.passed(event)
-            stopped = _told_to_stop(settings.callback, event)
-            if state.status != Status.RUNNING:
-                stopped = None  # converged, or failed, in any case
-                break
-            if stopped:
-                break
-            if event.npasses >= settings.max_passes:
-                stopped = f"max_passes={settings.max_passes} reached"
-            elif settings.time_limit is not None and elapsed >= settings.time_limit:
-                stopped = f"time_limit={settings.time_limit} s reached"
-            if stopped:
-                break
+            stopped = _told_to_stop(settings, event)
+            if state.status != Status.RUNNING:  # converged or failed, whatever the callback said
+                return state, None
+            if stopped is not None:
+                return state, stopped
     except KeyboardInterrupt:
         if np.isinf(cost):  # before the end of the first pass there is nothing to return
             raise
-        stopped = BY_INTERRUPT
-    return Ended(state, stopped, time.monotonic() - began)
+        return state, BY_INTERRUPT
+    return state, None
+
+
+def _told_to_stop(settings: Settings, event: PassDone) -> str | None:
+    """Why no further pass may follow, or None."""
+    if settings.callback is not None:
+        try:
+            if settings.callback(event) is False:
+                return BY_CALLBACK
+        except StopIteration:
+            return BY_CALLBACK
+    if event.npasses >= settings.max_passes:
+        return f"max_passes={settings.max_passes} reached"
+    if settings.time_limit is not None and event.elapsed_s >= settings.time_limit:
+        return f"time_limit={settings.time_limit} s reached"
+    return None
 
 
 def stopped_by_user(result: FitResult) -> bool:
     """Whether the callback or Ctrl-C ended the fit, so that its best point so far is what the user wants."""
     return not result.success and any(words in result.message for words in (BY_CALLBACK, BY_INTERRUPT))
-
-
-def _told_to_stop(callback: Callable[[PassDone], Any] | None, event: PassDone) -> str | None:
-    if callback is None:
-        return None
-    try:
-        go_on = callback(event)
-    except StopIteration:
-        return BY_CALLBACK
-    return BY_CALLBACK if go_on is False else None
-
-
-__all__ = ["FitFailed", "fit", "run"]

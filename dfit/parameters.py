@@ -105,6 +105,10 @@ class Parameters:
         tied = {index for index, _ in self.ties}
         return tuple(i for i in range(len(self.names)) if not self.vary[i] and i not in tied)
 
+    def by_name(self, varying: Sequence[Any]) -> dict[str, float]:
+        """Values of all parameters by name at theta (p,)."""
+        return dict(zip(self.names, map(float, self.expand(varying)), strict=True))
+
     def expand(self, varying: Sequence[Any], fixed: Sequence[Any] | None = None) -> list[Any]:
         """All p values from the varying ones and the fixed ones; JAX can trace it.
 

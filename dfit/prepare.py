@@ -31,6 +31,7 @@ from dfit.data.plan import (
     sources_of,
 )
 from dfit.errors import InputError
+from dfit.events import TaskDone
 from dfit.fingerprint import fingerprint
 from dfit.model import Model
 from dfit.parameters import Parameters
@@ -39,7 +40,7 @@ from dfit.reduce.evaluators import PassEvaluator
 from dfit.reduce.kernels import Recipe
 from dfit.reduce.memory import Memory, memory_of
 from dfit.reduce.runners import ClusterRunner, LocalRunner, scheduler_of
-from dfit.reduce.task import Job, Report
+from dfit.reduce.task import Job
 
 logger = logging.getLogger("dfit")
 
@@ -106,7 +107,7 @@ def prepare(
     parameters: Parameters,
     domain: Domain,
     settings: Settings,
-    on_report: Callable[[Report, int], None],
+    on_task: Callable[[TaskDone], None],
 ) -> Prepared:
     """Check what can be checked, cut the data into partitions and start the runner."""
     settings.check()
@@ -172,7 +173,7 @@ def prepare(
         partitions,
         parameters.init[list(parameters.fixed)],
         lambda partition, chunk: describe(domain, partition, chunk),
-        on_report,
+        on_task,
     )
     return Prepared(
         model,

@@ -11,6 +11,7 @@ from dfit.core.equations import Equations
 from dfit.core.sums import DROPS, Sums, condition, equations
 from dfit.data.plan import Partition
 from dfit.errors import DataError
+from dfit.events import TaskDone
 from dfit.reduce.runners import Runner
 from dfit.reduce.task import Job, Point, Report
 from dfit.reduce.tree import Forest, insert, root
@@ -53,7 +54,7 @@ class PassEvaluator:
     runner, job, partitions : where and what; ``job`` has the layout of the first pass.
     held : values of the parameters that do not vary.
     describe : names a partition and the coordinate ranges of one of its chunks.
-    on_report : called with every finished task of a pass, and the pass's number from 1.
+    on_task : told of every finished task.
     """
 
     def __init__(
@@ -63,14 +64,14 @@ class PassEvaluator:
         partitions: list[Partition],
         held: np.ndarray,
         describe: Callable[[Partition, int], str],
-        on_report: Callable[[Report, int], None] = lambda report, number: None,
+        on_task: Callable[[TaskDone], None],
     ) -> None:
         self._runner = runner
         self._job = job
         self._partitions = partitions
         self._held = held
         self._describe = describe
-        self._on_report = on_report
+        self._on_task = on_task
         self.account = Account()
         self.survey: Sums | None = None
         self.last: Sums | None = None
@@ -97,14 +98,17 @@ class PassEvaluator:
         forest: Forest = dict(done or {})
         number = self.account.passes + 1
         troubles: list[Report] = []
+        finished = 0
 
         def take(report: Report) -> None:
+            nonlocal finished
+            finished += 1
             for node, sums in report.forest.items():
                 insert(forest, node, sums, form)
             self.account.add(report)
             if report.trouble:
                 troubles.append(report)
-            self._on_report(report, number)
+            self._on_task(TaskDone(number, finished, len(self._partitions)))
 
         first = self.survey is None
         point = Point(np.asarray(theta, np.float64), self._held, first)
