@@ -1,0 +1,113 @@
+"""Which points form a leaf and a partition, for any grid of chunks."""
+
+from __future__ import annotations
+
+import dask.array as da
+import numpy as np
+import pytest
+import xarray as xr
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dfit.data import plan
+from dfit.data.domain import Domain
+from dfit.data.plan import (
+    LEAF_POINTS,
+    bytes_per_point,
+    chunk_grid,
+    chunks_in_order,
+    largest_leaf,
+    leaves_of,
+    partitions_of,
+    sources_of,
+)
+
+SMALL_LEAF = 10
+grids = st.lists(st.lists(st.integers(0, 30), min_size=1, max_size=6), min_size=1, max_size=3).filter(
+    lambda grid: all(sum(lengths) for lengths in grid)
+)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def small_leaves() -> object:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(plan, "LEAF_POINTS", SMALL_LEAF)
+        yield
+
+
+@settings(max_examples=100, deadline=None)
+@given(grids)
+def test_chunks_hold_every_point_once(grid: list[list[int]]) -> None:
+    shape = tuple(map(sum, grid))
+    seen = np.zeros(shape, int)
+    for chunk in chunks_in_order(grid):
+        seen[tuple(slice(a, a + n) for a, n in zip(chunk.start, chunk.shape, strict=True))] += 1
+    assert (seen == 1).all()
+
+
+@settings(max_examples=100, deadline=None)
+@given(grids, st.integers(1, 500))
+def test_leaves_do_not_depend_on_the_size_of_a_partition(grid: list[list[int]], points: int) -> None:
+    chunks = list(chunks_in_order(grid))
+    whole = [[(chunks[s.chunk].index, s.start, s.stop) for s in leaf] for leaf in leaves_of(chunks)]
+    found, first = [], 0
+    for partition in partitions_of(chunks, points):
+        own = leaves_of(partition.chunks)
+        assert (partition.first_leaf, partition.leaves) == (first, len(own))
+        found += [[(partition.chunks[s.chunk].index, s.start, s.stop) for s in leaf] for leaf in own]
+        first += len(own)
+    assert found == whole
+
+
+@settings(max_examples=100, deadline=None)
+@given(grids, st.integers(1, 500))
+def test_partitions_hold_every_chunk_once_and_stay_small(grid: list[list[int]], points: int) -> None:
+    chunks = list(chunks_in_order(grid))
+    partitions = partitions_of(chunks, points)
+    assert [c for p in partitions for c in p.chunks] == chunks
+    assert [p.index for p in partitions] == list(range(len(partitions)))
+    for p in partitions:
+        # one group of leaves is the least: a large chunk, or small ones up to a leaf
+        assert p.points <= max(points, SMALL_LEAF, *(c.size for c in p.chunks))
+
+
+@settings(max_examples=100, deadline=None)
+@given(grids)
+def test_no_leaf_is_larger_than_the_largest(grid: list[list[int]]) -> None:
+    chunks = list(chunks_in_order(grid))
+    sizes = [sum(s.stop - s.start for s in leaf) for leaf in leaves_of(chunks)]
+    assert max(sizes) == largest_leaf(chunks) <= SMALL_LEAF
+
+
+def domain(**changes: object) -> Domain:
+    y = xr.DataArray(da.zeros((6, 8), chunks=(2, 8)), dims=("time", "x"))
+    t = xr.DataArray(np.arange(6.0), dims="time")
+    return Domain(**{"data": y, "coords": {"t": t}, "time": {}, **changes})
+
+
+def test_sources_name_the_dimensions_that_they_lie_along() -> None:
+    sigma = xr.DataArray(np.ones(8), dims="x")
+    where = xr.DataArray(np.ones((6, 8), bool), dims=("time", "x"))
+    found = sources_of(domain(sigma=sigma, where=where))
+    assert [(s.role, s.axes) for s in found] == [
+        ("y", (0, 1)),
+        ("coordinate", (0,)),
+        ("sigma", (1,)),
+        ("where", (0, 1)),
+    ]
+    assert bytes_per_point(found, 2) == 9
+
+
+def test_array_in_memory_takes_the_chunks_of_a_lazy_coordinate() -> None:
+    y = xr.DataArray(np.zeros((6, 8)), dims=("time", "x"))
+    full = xr.DataArray(da.zeros((6, 8), chunks=(4, 3)), dims=("time", "x"))
+    assert chunk_grid(domain(data=y, coords={"t": full})) == ((4, 2), (3, 3, 2))
+
+
+def test_array_in_memory_is_cut_into_rows_of_about_a_leaf() -> None:
+    y = xr.DataArray(np.zeros((6, 4)), dims=("time", "x"))
+    assert chunk_grid(domain(data=y)) == ((2, 2, 2), (4,))
+
+
+def test_a_leaf_is_a_power_of_two() -> None:
+    assert LEAF_POINTS & (LEAF_POINTS - 1) == 0
