@@ -37,7 +37,7 @@ class Whitened:
         inverse, points = constants.pop(INVERSE), constants.pop(POINTS)
         values = self.of_points(theta, list(points), constants)
         shape = (points.shape[1], *np.shape(values)[1:])
-        return (inverse @ (values + np.zeros(shape)))[index.astype(int)]
+        return inverse[index.astype(int)] @ (values + np.zeros(shape))
 
 
 def fit_whitened(
@@ -60,13 +60,7 @@ def fit_whitened(
     if options.pop("skipna"):
         keep = keep & ~np.isnan(values) & ~np.isnan(x).any(axis=0)
     y, x, matrix = y[keep], x[:, keep], matrix[np.ix_(keep, keep)]
-    try:
-        factor = scipy.linalg.cholesky(matrix, lower=True)
-    except (np.linalg.LinAlgError, ValueError) as error:
-        raise InputError(
-            f"`sigma` must be positive definite, a covariance matrix of ydata: {error}"
-        ) from error
-    inverse = scipy.linalg.solve_triangular(factor, np.eye(y.size), lower=True)
+    inverse = _inverse_factor(matrix)
     bare = replace(model, constants={})
     whitened = Model.from_callable(
         Whitened(bare),
@@ -80,6 +74,18 @@ def fit_whitened(
     result = fit(whitened, data, {"index": np.arange(y.size)}, sigma=1.0, skipna=False, **options)
     domain = build_domain(model, y, dict(zip(points.names, x, strict=True)), skipna=False)
     return replace(result, model=model, domain=domain), inverse
+
+
+def _inverse_factor(matrix: np.ndarray) -> np.ndarray:
+    """L^-1 of a covariance matrix C = L L^T."""
+    try:
+        factor = scipy.linalg.cholesky(matrix, lower=True)
+    except (np.linalg.LinAlgError, ValueError) as error:
+        raise InputError(
+            f"`sigma` must be positive definite, a covariance matrix of ydata: {error}"
+        ) from error
+    inverse, _ = scipy.linalg.lapack.dtrtri(factor, lower=True)
+    return np.ascontiguousarray(inverse)
 
 
 def _require_small(points: Points, y: Any, sigma: Any) -> None:
