@@ -105,11 +105,11 @@ class Parameters:
         tied = {index for index, _ in self.ties}
         return tuple(i for i in range(len(self.names)) if not self.vary[i] and i not in tied)
 
-    def by_name(self, varying: Sequence[Any]) -> dict[str, float]:
+    def by_name(self, theta: Any) -> dict[str, float]:
         """Values of all parameters by name at theta (p,)."""
-        return dict(zip(self.names, map(float, self.expand(varying)), strict=True))
+        return dict(zip(self.names, map(float, self.expand(theta)), strict=True))
 
-    def expand(self, varying: Sequence[Any], fixed: Sequence[Any] | None = None) -> list[Any]:
+    def expand(self, varying: Any, fixed: Any = None) -> list[Any]:
         """All p values from the varying ones and the fixed ones; JAX can trace it.
 
         Parameters

@@ -79,7 +79,9 @@ class Settings:
             raise InputError(f"f_scale is {self.f_scale}; expected a positive number, in units of sigma")
         for name in ("tol", "ftol", "xtol", "gtol", "time_limit"):
             value = getattr(self, name)
-            if value is not None and not (np.isscalar(value) and 0 < float(value) < np.inf):
+            given = value is not None or name == "tol"  # the one test that is always made
+            number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
+            if given and not (number and 0 < value < np.inf):
                 raise InputError(f"{name} is {value!r}; expected a positive number")
         for name, least in (("max_passes", 1), ("retries", 0)):
             value = getattr(self, name)
@@ -172,7 +174,7 @@ def prepare(
         job,
         partitions,
         parameters.init[list(parameters.fixed)],
-        lambda partition, chunk: describe(domain, partition, chunk),
+        lambda partition, chunks: describe(domain, partition, chunks),
         on_task,
     )
     return Prepared(
@@ -246,15 +248,22 @@ def group_source(domain: Domain, cov: Any) -> tuple[Source, int] | None:
     return Source("group", coded, tuple(data.dims.index(d) for d in coded.dims)), count
 
 
-def describe(domain: Domain, partition: Partition, chunk: int) -> str:
-    """A partition and the coordinate ranges of one of its chunks, in words."""
-    place = partition.chunks[chunk]
+def describe(domain: Domain, partition: Partition, chunks: range) -> str:
+    """A partition and the ranges of dimensions and coordinates that some of its chunks span, in words."""
     data = domain.data
+    places = [partition.chunks[k] for k in chunks]
+    box = {}
     ranges = []
-    for dim, start, length in zip(data.dims, place.start, place.shape, strict=True):
-        text = f"{dim}[{start}:{start + length}]"
+    for axis, dim in enumerate(data.dims):
+        start = min(place.start[axis] for place in places)
+        stop = max(place.start[axis] + place.shape[axis] for place in places)
+        box[dim] = slice(start, stop)
+        text = f"{dim}[{start}:{stop}]"
         if dim in data.indexes:
-            first, last = data.indexes[dim][start], data.indexes[dim][start + length - 1]
-            text += f" = {first} to {last}"
+            text += f" = {data.indexes[dim][start]} to {data.indexes[dim][stop - 1]}"
         ranges.append(text)
+    for name, array in domain.coords.items():
+        if name not in data.indexes and array.chunks is None:
+            values = array.isel({dim: box[dim] for dim in array.dims}).values
+            ranges.append(f"{name} = {np.min(values)} to {np.max(values)}")
     return f"partition {partition.index} ({', '.join(ranges)})"

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
-import jax
+from typing import Any, NamedTuple
 
 
 class Equations(NamedTuple):
@@ -27,9 +25,9 @@ class Equations(NamedTuple):
         Whether the model and its derivatives are finite at every point of positive weight.
     """
 
-    root: jax.Array
-    cost: jax.Array
-    psi2: jax.Array
-    scale2: jax.Array
-    count: jax.Array
-    finite: jax.Array
+    root: Any  # JAX arrays inside a compiled loop, NumPy's on the host
+    cost: Any
+    psi2: Any
+    scale2: Any
+    count: Any
+    finite: Any

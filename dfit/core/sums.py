@@ -7,7 +7,7 @@ summed scores of groups of points ("scores").
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -42,7 +42,7 @@ class Sums(NamedTuple):
     matrix: np.ndarray
     cost: float
     psi2: float
-    count: float
+    count: Any  # a plain float would hide tuple.count
     lag: np.ndarray
     counts: np.ndarray
     moments: np.ndarray
@@ -52,6 +52,7 @@ class Sums(NamedTuple):
 def combine(a: Sums, b: Sums, form: str) -> Sums:
     """Sums of the points of ``a`` followed by those of ``b``."""
     groups = a.groups
+    matrix: np.ndarray
     if form == "triangle":
         matrix = np.linalg.qr(np.concatenate([a.matrix, b.matrix]), mode="r")
     elif form == "scores":

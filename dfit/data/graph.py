@@ -8,7 +8,7 @@ What a kept key is made of is not read again for its sake.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -34,16 +34,16 @@ class Work:
     """
 
     partition: Partition
-    graph: dict[Hashable, Any] = field(default_factory=dict)
+    graph: dict[Any, Any] = field(default_factory=dict)
     items: tuple[tuple[Any, ...], ...] = ()
-    needs: tuple[Hashable, ...] = ()
+    needs: tuple[Any, ...] = ()
 
 
 @dataclass(frozen=True)
 class Key:
     """A key of the graph where otherwise an array stands."""
 
-    name: Hashable
+    name: Any
 
 
 @dataclass(frozen=True)
@@ -51,8 +51,8 @@ class Upstream:
     """Work of all partitions, and the graph of the keys they share."""
 
     works: tuple[Work, ...]
-    kept: tuple[Hashable, ...]
-    kept_graph: dict[Hashable, Any]
+    kept: tuple[Any, ...]
+    kept_graph: dict[Any, Any]
 
 
 def upstream(
@@ -65,7 +65,7 @@ def upstream(
     futures = {key: node for a in lazy for key, node in _written_out(a) if is_future(node)}
     optimized = iter(dask.optimize(*lazy)) if lazy else iter(())
     arrays = [next(optimized) if isinstance(a, dask.array.Array) else a for a in arrays]
-    graph: dict[Hashable, Any] = {}
+    graph: dict[Any, Any] = {}
     for a in arrays:
         if isinstance(a, dask.array.Array):
             graph.update(a.__dask_graph__())
@@ -90,7 +90,7 @@ def is_future(node: Any) -> bool:
     return not isinstance(node, GraphNode) and hasattr(node, "add_done_callback")
 
 
-def _written_out(array: dask.array.Array) -> Iterator[tuple[Hashable, Any]]:
+def _written_out(array: dask.array.Array) -> Iterator[tuple[Any, Any]]:
     """Nodes of the layers that are plain mappings, as those of persisted arrays are."""
     graph = array.__dask_graph__()
     for layer in getattr(graph, "layers", {"": graph}).values():
@@ -113,16 +113,16 @@ def _item(array: Any, source: Source, chunk: Chunk) -> Any:
 
 
 def _shared_keys(
-    graph: Mapping[Hashable, Any], wanted: Sequence[set[Hashable]], futures: Mapping[Hashable, Any]
-) -> set[Hashable]:
+    graph: Mapping[Any, Any], wanted: Sequence[set[Any]], futures: Mapping[Any, Any]
+) -> set[Any]:
     """Keys that tasks of two partitions need directly.
 
     Consumers first: a key belongs to the partitions of its consumers, but a shared consumer is
     computed apart and asks nothing of any partition.
     """
-    owner: dict[Hashable, int] = {}
+    owner: dict[Any, int] = {}
 
-    def claim(key: Hashable, partition: int) -> None:
+    def claim(key: Any, partition: int) -> None:
         owner[key] = partition if owner.get(key, partition) == partition else SHARED
 
     for index, names in enumerate(wanted):
@@ -153,12 +153,10 @@ def _small_literal(node: Any) -> bool:
     return len(cloudpickle.dumps(node.value)) <= SMALL_LITERAL_BYTES
 
 
-def _piece(
-    graph: Mapping[Hashable, Any], names: Iterable[Hashable], kept: set[Hashable]
-) -> tuple[dict[Hashable, Any], set[Hashable]]:
+def _piece(graph: Mapping[Any, Any], names: Iterable[Any], kept: set[Any]) -> tuple[dict[Any, Any], set[Any]]:
     """Nodes that compute ``names`` from kept keys, and the kept keys they need."""
-    piece: dict[Hashable, Any] = {}
-    needs: set[Hashable] = set()
+    piece: dict[Any, Any] = {}
+    needs: set[Any] = set()
     todo = list(names)
     while todo:
         key = todo.pop()
@@ -170,9 +168,7 @@ def _piece(
     return piece, needs
 
 
-def load(
-    work: Work, sources: Sequence[tuple[str, Any]], kept: Mapping[Hashable, Any]
-) -> list[list[np.ndarray]]:
+def load(work: Work, sources: Sequence[tuple[str, Any]], kept: Mapping[Any, Any]) -> list[list[np.ndarray]]:
     """Arrays of every chunk of a partition, one per source, C-contiguous.
 
     ``sources`` are (role, time axis or None). Runs on the worker.
@@ -202,16 +198,14 @@ def _missing_as_nan(values: Any) -> np.ndarray:
     """Values as a plain array; masked ones become NaN, or False in a mask."""
     if not isinstance(values, np.ma.MaskedArray):
         return np.asarray(values)
-    if values.dtype.kind == "b":
-        return values.filled(False)
-    if values.dtype.kind in "mM":
-        return values.filled(np.array("NaT", values.dtype))
-    return values.astype(np.result_type(values.dtype, np.float64)).filled(np.nan)
+    if values.dtype.kind not in "bmM":
+        values = values.astype(np.result_type(values.dtype, np.float64))
+    missing: Any = {"b": False, "m": np.timedelta64("NaT"), "M": np.datetime64("NaT")}
+    return np.asarray(values.filled(missing.get(values.dtype.kind, np.nan)))
 
 
 def _native(array: np.ndarray) -> np.ndarray:
     """The array C-contiguous, in this machine's byte order, and no wider than float64."""
-    kind = {"f": np.float64, "c": np.complex128}.get(array.dtype.kind)
-    if kind is None or array.dtype.itemsize <= np.dtype(kind).itemsize:
-        kind = array.dtype.newbyteorder("=")
-    return np.ascontiguousarray(array, kind)
+    widest = {"f": np.dtype(np.float64), "c": np.dtype(np.complex128)}.get(array.dtype.kind, array.dtype)
+    narrow = array.dtype.itemsize <= widest.itemsize
+    return np.ascontiguousarray(array, array.dtype.newbyteorder("=") if narrow else widest)

@@ -96,8 +96,8 @@ def chunk_grid(domain: Domain) -> tuple[tuple[int, ...], ...]:
         return y.chunks
     if y.ndim == 0:
         return ()
-    lazy = [c for c in (*domain.coords.values(), domain.sigma, domain.where) if getattr(c, "chunks", None)]
-    full = [c.chunks for c in lazy if c.dims == y.dims]
+    beside = [*domain.coords.values(), domain.sigma, domain.where]
+    full = [a.chunks for a in beside if isinstance(a, xr.DataArray) and a.chunks and a.dims == y.dims]
     if full:
         return full[0]
     rows = max(1, LEAF_POINTS // max(1, y[0].size))

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from dfit.core.equations import Equations
-from dfit.core.sums import DROPS, Sums, condition, equations
+from dfit.core.sums import DROPS, MISSING, Sums, condition, equations
 from dfit.data.plan import Partition
 from dfit.errors import DataError
 from dfit.events import TaskDone
@@ -53,7 +53,7 @@ class PassEvaluator:
     ----------
     runner, job, partitions : where and what; ``job`` has the layout of the first pass.
     held : values of the parameters that do not vary.
-    describe : names a partition and the coordinate ranges of one of its chunks.
+    describe : names a partition and the coordinate ranges of some of its chunks.
     on_task : told of every finished task.
     """
 
@@ -63,7 +63,7 @@ class PassEvaluator:
         job: Job,
         partitions: list[Partition],
         held: np.ndarray,
-        describe: Callable[[Partition, int], str],
+        describe: Callable[[Partition, range], str],
         on_task: Callable[[TaskDone], None],
     ) -> None:
         self._runner = runner
@@ -86,6 +86,7 @@ class PassEvaluator:
         form = self.form
         sums = self.reduce(theta, form, done)
         if self.survey is None:
+            _require_points(sums, theta.size)
             self.survey = sums
         self.last = sums
         found = equations(sums, form, float(self.survey.moments[4]))
@@ -97,7 +98,6 @@ class PassEvaluator:
         """Sums of one pass in any form; the first pass of a fit must be a call of the evaluator."""
         forest: Forest = dict(done or {})
         number = self.account.passes + 1
-        troubles: list[Report] = []
         finished = 0
 
         def take(report: Report) -> None:
@@ -106,34 +106,45 @@ class PassEvaluator:
             for node, sums in report.forest.items():
                 insert(forest, node, sums, form)
             self.account.add(report)
-            if report.trouble:
-                troubles.append(report)
+            if first and report.trouble:
+                self._refuse(report)
             self._on_task(TaskDone(number, finished, len(self._partitions)))
 
         first = self.survey is None
         point = Point(np.asarray(theta, np.float64), self._held, first)
         self._runner.run(_with_form(self._job, form), point, dict(done or {}), take)
         self.account.passes = number
-        if first and troubles:
-            self._refuse(min(troubles, key=lambda r: r.partition))
         return root(forest, form)
 
     def _refuse(self, report: Report) -> None:
         """Raise what the first pass found; later passes only meet theta that are not finite."""
-        what, count, chunk = report.trouble[0]
-        place = self._describe(self._partitions[report.partition], chunk)
+        what, count, chunks = report.trouble[0]
+        place = self._describe(self._partitions[report.partition], chunks)
         if what == "not finite":
             raise DataError(
                 f"the model or its derivative is not finite at the start in {place}. Type a p0 where it is, "
                 "bounds that keep it there, or where= to leave such points out"
             )
         left_out = "where=sigma > 0" if "sigma" in what else "where=np.isfinite(y) (and of the coordinates)"
+        if what in MISSING:
+            left_out = "skipna=True"
         raise DataError(f"{what} at {count} or more points in {place}. To leave them out type: {left_out}")
 
 
 def drops(survey: Sums) -> dict[str, int]:
     """Points left out by reason."""
     return {name: int(count) for name, count in zip(DROPS, survey.counts, strict=False) if count}
+
+
+def _require_points(survey: Sums, varying: int) -> None:
+    count = int(survey.count)
+    why = ", ".join(f"{reason}: {n}" for reason, n in drops(survey).items())
+    if count == 0:
+        raise DataError(f"no point is left to fit ({why}); check where= and sigma=")
+    if count < varying:
+        raise DataError(
+            f"{count} points are left ({why}) for {varying} parameters; fix some with fixed={{name: value}}"
+        )
 
 
 def _with_form(job: Job, form: str) -> Job:

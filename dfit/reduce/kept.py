@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from dask.sizeof import sizeof
@@ -17,12 +17,12 @@ from dfit.errors import InputError
 FEW = 4
 
 
-def first_of_each(shared: Upstream) -> list[Hashable]:
+def first_of_each(shared: Upstream) -> list[Any]:
     """One key of every kind that has many, whose size tells that of the others."""
     return [keys[0] for keys in _kinds(shared.kept).values() if len(keys) > FEW]
 
 
-def require_room(shared: Upstream, size_of: Callable[[Hashable], int], room: int) -> None:
+def require_room(shared: Upstream, size_of: Callable[[Any], int], room: int) -> None:
     """Refuse to keep more than ``room`` bytes.
 
     Parameters
@@ -49,7 +49,7 @@ def require_room(shared: Upstream, size_of: Callable[[Hashable], int], room: int
         )
 
 
-def _kinds(keys: Sequence[Hashable]) -> dict[str, list[Hashable]]:
+def _kinds(keys: Sequence[Any]) -> dict[str, list[Any]]:
     out: dict[str, list[Any]] = defaultdict(list)
     for key in keys:
         out[key_split(key)].append(key)

@@ -7,7 +7,7 @@ over the partitions and gives each `Report` to the caller as it completes, in an
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
@@ -68,7 +68,7 @@ class LocalRunner:
         self._store: dict[int, Arrays] | None = {} if keep and here else None
         self._kept = self._compute_kept(upstream, room)
 
-    def _compute_kept(self, shared: Upstream, room: int) -> dict[Hashable, Any]:
+    def _compute_kept(self, shared: Upstream, room: int) -> dict[Any, Any]:
         sample = first_of_each(shared)
         known = dict(zip(sample, self._get(shared.kept_graph, sample), strict=True)) if sample else {}
         require_room(shared, lambda key: size_in_bytes(known[key]), room)
@@ -126,7 +126,7 @@ class ClusterRunner:
             key = f"dfit-constants-{of_values(constants)}"
             self._constants = self._submit({key: DataNode(key, dict(constants))}, [key])[key]
 
-    def _submit(self, graph: dict[Hashable, Any], keys: Sequence[Hashable]) -> dict[Hashable, Any]:
+    def _submit(self, graph: dict[Any, Any], keys: Sequence[Any]) -> dict[Any, Any]:
         """Futures of keys; those that the user has persisted are there already."""
         there = {k: graph[k] for k in keys if is_future(graph[k])}
         asked = [k for k in keys if k not in there]
@@ -152,7 +152,7 @@ class ClusterRunner:
             )
             self._arrays.update({works[i].partition.index: f for i, f in zip(new, made, strict=True)})
             arrays = [self._arrays[w.partition.index] for w in works]
-        futures = self._client.map(
+        futures: list[Any] = self._client.map(
             accumulate_pickled,
             blobs,
             kept,

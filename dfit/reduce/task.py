@@ -25,6 +25,7 @@ from dfit.reduce.kernels import Recipe, as_sums, kernel_for
 from dfit.reduce.tree import Forest, covers, insert, merge
 
 Arrays = list[list[np.ndarray]]
+Trouble = tuple[str, int, range]
 FIRST_PAUSE_S = 0.1  # before a failed read is tried again; doubled each time
 
 
@@ -61,7 +62,7 @@ class Point:
 class Report:
     """What one task leaves behind: finished nodes of the tree, and what it cost.
 
-    ``trouble`` lists (a fault or "not finite", how many points, chunk of the partition) by leaf.
+    ``trouble`` lists (a fault or "not finite", how many points, chunks of the partition) by leaf.
     ``process`` tells processes apart.
     """
 
@@ -74,7 +75,7 @@ class Report:
     compilations: int
     process: str
     peak_bytes: int
-    trouble: tuple[tuple[str, int, int], ...]
+    trouble: tuple[Trouble, ...]
 
 
 _idle: dict[str, int] = {}
@@ -154,7 +155,7 @@ def accumulate(
     read_s = time.perf_counter() - started
     kernel = kernel_for(job.recipe, constants)
     forest: Forest = {}
-    trouble: list[tuple[str, int, int]] = []
+    trouble: list[Trouble] = []
     form = job.recipe.layout.form
     axes = [axes for _, axes, _ in job.sources]
     scalars = Scalars(job.sigma, job.f_scale, point.survey, (point.held, dict(constants)))
@@ -166,7 +167,7 @@ def accumulate(
         slabs, n = gather(segments, partition.chunks, arrays, axes, job.leaf_size)
         points += n
         sums = _leaf_sums(job, kernel, point, slabs, n, scalars)
-        trouble += _faults(sums, segments[0].chunk, job.skipna)
+        trouble += _faults(sums, range(segments[0].chunk, segments[-1].chunk + 1), job.skipna)
         insert(forest, node, sums, form)
     return Report(
         partition.index,
@@ -205,13 +206,13 @@ def _leaf_sums(
     return Sums(table, 0.0, 0.0, 0.0, np.zeros(2), zero, np.zeros(5), groups)
 
 
-def _faults(sums: Sums, chunk: int, skipna: bool) -> list[tuple[str, int, int]]:
-    """(what, how many points, chunk of the partition) of what must not occur."""
+def _faults(sums: Sums, chunks: range, skipna: bool) -> list[Trouble]:
+    """What must not occur in a leaf of these chunks of the partition."""
     counted = dict(zip(DROPS + FAULTS, sums.counts, strict=True))
     wrong = FAULTS if skipna else (*MISSING, *FAULTS)
-    found = [(name, int(counted[name]), chunk) for name in wrong if counted[name]]
+    found = [(name, int(counted[name]), chunks) for name in wrong if counted[name]]
     if not (np.isfinite(sums.matrix).all() and np.isfinite(sums.cost)):
-        found.append(("not finite", 0, chunk))
+        found.append(("not finite", 0, chunks))
     return found
 
 
