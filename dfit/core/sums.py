@@ -54,7 +54,7 @@ def combine(a: Sums, b: Sums, form: str) -> Sums:
     groups = a.groups
     matrix: np.ndarray
     if form == "triangle":
-        matrix = np.linalg.qr(np.concatenate([a.matrix, b.matrix]), mode="r")
+        matrix = np.asarray(np.linalg.qr(np.concatenate([a.matrix, b.matrix]), mode="r"))
     elif form == "scores":
         groups, place = np.unique(np.concatenate([a.groups, b.groups]), return_inverse=True)
         matrix = np.zeros((groups.size, a.matrix.shape[1]))
