@@ -66,7 +66,7 @@ class PassEvaluator:
         describe: Callable[[Partition, range], str],
         on_task: Callable[[TaskDone], None],
     ) -> None:
-        self._runner = runner
+        self.runner = runner
         self._job = job
         self._partitions = partitions
         self._held = held
@@ -81,6 +81,15 @@ class PassEvaluator:
         """Form that the next pass reduces: "normal" or "triangle"."""
         return self._job.recipe.layout.form
 
+    def job_for(self, form: str) -> Job:
+        """The job of a pass that reduces a form of sums."""
+        layout = self._job.recipe.layout._replace(form=form)
+        return replace(self._job, recipe=replace(self._job.recipe, layout=layout))
+
+    def point(self, theta: np.ndarray) -> Point:
+        """Where a pass at theta wants its sums; the first one surveys the data."""
+        return Point(np.asarray(theta, np.float64), self._held, self.survey is None)
+
     def __call__(self, theta: np.ndarray, done: Forest | None = None) -> Equations:
         """Equations at theta; nodes of ``done`` are taken as they are."""
         form = self.form
@@ -91,7 +100,7 @@ class PassEvaluator:
         self.last = sums
         found = equations(sums, form, float(self.survey.moments[4]))
         if form == "normal" and found.finite and condition(found.root) > TRIANGLE_ABOVE:
-            self._job = _with_form(self._job, "triangle")
+            self._job = self.job_for("triangle")
         return found
 
     def reduce(self, theta: np.ndarray, form: str, done: Forest | None = None) -> Sums:
@@ -111,8 +120,7 @@ class PassEvaluator:
             self._on_task(TaskDone(number, finished, len(self._partitions)))
 
         first = self.survey is None
-        point = Point(np.asarray(theta, np.float64), self._held, first)
-        self._runner.run(_with_form(self._job, form), point, dict(done or {}), take)
+        self.runner.run(self.job_for(form), self.point(theta), dict(done or {}), take)
         self.account.passes = number
         return root(forest, form)
 
@@ -145,9 +153,3 @@ def _require_points(survey: Sums, varying: int) -> None:
         raise DataError(
             f"{count} points are left ({why}) for {varying} parameters; fix some with fixed={{name: value}}"
         )
-
-
-def _with_form(job: Job, form: str) -> Job:
-    if job.recipe.layout.form == form:
-        return job
-    return replace(job, recipe=replace(job.recipe, layout=job.recipe.layout._replace(form=form)))

@@ -1,0 +1,112 @@
+"""One pass: it accepts what is finished already, and gives the same bits whatever that was."""
+
+from __future__ import annotations
+
+import dask
+import dask.array as da
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import xarray as xr
+from distributed import Client, LocalCluster
+
+from dfit.data.domain import build_domain
+from dfit.errors import WorkerError
+from dfit.events import TaskDone
+from dfit.model import Model
+from dfit.parameters import Parameters
+from dfit.prepare import Prepared, Settings, prepare
+from dfit.reduce.tree import Forest, insert
+
+N, CHUNK = 40 * 262_144, 262_144
+THETA = np.array([3.0, 2.0])
+
+
+def decay(t, a, tau):
+    return a * jnp.exp(-t / tau)
+
+
+def lazy() -> xr.Dataset:
+    t = da.linspace(0, 10, N, chunks=CHUNK)
+    return xr.Dataset({"y": ("i", 3 * da.exp(-t / 2.1) + 0.01 * da.sin(1e4 * t)), "t": ("i", t)})
+
+
+def prepared(data: xr.Dataset, tasks: list[TaskDone], retries: int = 0) -> Prepared:
+    model = Model.from_callable(decay, ("t",))
+    domain = build_domain(model, data.y, data.t)
+    parameters = Parameters.resolve(model, p0=[1, 1])
+    return prepare(model, parameters, domain, Settings(retries=retries), tasks.append)
+
+
+def finished_part(ready: Prepared, form: str, parts: slice) -> Forest:
+    """Nodes of some partitions, as a pass that was cut short would have left them."""
+    forest: Forest = {}
+    evaluator = ready.evaluator
+    point, job, runner = evaluator.point(THETA), evaluator.job_for(form), evaluator.runner
+
+    def take(report) -> None:
+        if report.partition in range(len(ready.partitions))[parts]:
+            for node, sums in report.forest.items():
+                insert(forest, node, sums, form)
+
+    runner.run(job, point, {}, take)
+    return forest
+
+
+@pytest.mark.parametrize("form", ["normal", "triangle"])
+@pytest.mark.parametrize("scheduler", ["threads", "synchronous"])
+def test_pass_goes_on_from_finished_subtrees_with_the_same_bits(form: str, scheduler: str) -> None:
+    with dask.config.set({"scheduler": scheduler, "dfit.partition-bytes": "8 MiB"}):
+        data, tasks = lazy(), []
+        ready = prepared(data, tasks)
+        done = finished_part(ready, form, slice(2, 7))
+        whole = ready.evaluator.reduce(THETA, form)
+        everything = len(tasks)
+        tasks.clear()
+        rest = ready.evaluator.reduce(THETA, form, done)
+    assert everything == len(ready.partitions) > 7
+    assert len(tasks) == everything - 5
+    np.testing.assert_array_equal(rest.matrix, whole.matrix)
+    assert (rest.cost, rest.count) == (whole.cost, whole.count) and rest.count == N
+
+
+def test_cluster_goes_on_from_finished_subtrees_with_the_same_bits() -> None:
+    with (
+        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as cluster,
+        Client(cluster),
+        dask.config.set({"dfit.partition-bytes": "8 MiB"}),
+    ):
+        tasks: list[TaskDone] = []
+        ready = prepared(lazy(), tasks)
+        done = finished_part(ready, "normal", slice(0, 3))
+        whole = ready.evaluator.reduce(THETA, "normal")
+        tasks.clear()
+        rest = ready.evaluator.reduce(THETA, "normal", done)
+        ready.close()
+    assert len(tasks) == len(ready.partitions) - 3
+    np.testing.assert_array_equal(rest.matrix, whole.matrix)
+
+
+def test_failed_read_is_tried_again_and_then_names_its_partition() -> None:
+    tries: list[int] = []
+
+    def unsteady(block: np.ndarray, broken: int) -> np.ndarray:
+        tries.append(1)
+        if len(tries) <= broken:
+            raise OSError("the disk is away")
+        return block
+
+    data = lazy().isel(i=slice(0, CHUNK))
+    with dask.config.set(scheduler="synchronous"):
+        for broken, retries in ((2, 2), (3, 2)):
+            tries.clear()
+            y = data.y.copy(data=data.y.data.map_blocks(unsteady, broken, dtype=float, meta=np.empty(0)))
+            ready = prepared(xr.Dataset({"y": y, "t": data.t}), [], retries)
+            if broken <= retries:
+                assert ready.evaluator.reduce(THETA, "normal").count == CHUNK
+            else:
+                with pytest.raises(
+                    WorkerError, match=r"partition 0 .* after 3 tries: OSError: the disk is away"
+                ):
+                    ready.evaluator.reduce(THETA, "normal")
+            assert len(tries) == 3
