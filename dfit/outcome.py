@@ -9,7 +9,7 @@ import numpy as np
 from dfit.core.covariance import Covariance, covariance
 from dfit.core.state import State, Status
 from dfit.core.sums import MISSING, Sums
-from dfit.errors import DataError, DfitWarning
+from dfit.errors import DfitWarning
 from dfit.prepare import Prepared, Settings
 from dfit.reduce.evaluators import drops
 from dfit.result import FitResult
@@ -25,7 +25,6 @@ def finish(
     evaluator, p = prepared.evaluator, prepared.parameters
     survey, last = evaluator.survey, evaluator.last
     assert survey is not None and last is not None
-    _check_points(survey, len(p.varying))
     form = "QR" if evaluator.form == "triangle" else "JtJ"
     status = Status(int(state.status))
     found = _covariance(prepared, settings, state)
@@ -73,17 +72,6 @@ def _cov_kind(settings: Settings) -> str | None:
         groups = settings.cov["groups"]
         return f"groups: {getattr(groups, 'name', groups)}"
     return settings.cov
-
-
-def _check_points(survey: Sums, varying: int) -> None:
-    count = int(survey.count)
-    why = ", ".join(f"{reason}: {n}" for reason, n in drops(survey).items())
-    if count == 0:
-        raise DataError(f"no point is left to fit ({why}); check where= and sigma=")
-    if count < varying:
-        raise DataError(
-            f"{count} points are left ({why}) for {varying} parameters; fix some with fixed={{name: value}}"
-        )
 
 
 def _warn_missing(dropped: dict[str, int]) -> None:
