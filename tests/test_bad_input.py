@@ -244,9 +244,9 @@ def test_what_only_values_tell_names_its_place(what: str, monkeypatch: pytest.Mo
     monkeypatch.setattr("dfit.data.plan.LEAF_POINTS", 100)
     words, call = FOUND[what]
     y, _ = stored(chunks=100)
-    with dask.config.set({"dfit.partition-bytes": 100, "scheduler": "synchronous"}):
-        with pytest.raises(DataError, match=what) as caught:
-            call(y)
+    small = {"dfit.partition-bytes": 100, "scheduler": "synchronous"}
+    with dask.config.set(small), pytest.raises(DataError, match=what) as caught:
+        call(y)
     first = 300 if "model" in what else 200
     assert f"x[{first}:{first + 100}] = {first}.0 to {first + 99}.0" in str(caught.value)
     assert f"partition {first // 100} " in str(caught.value)
@@ -268,14 +268,14 @@ def test_a_bare_array_names_the_range_of_its_coordinate() -> None:
 def test_a_value_that_stops_the_first_pass_stops_it_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("dfit.data.plan.LEAF_POINTS", 10)
     y, source = stored(at(15, np.inf, Y))
-    with dask.config.set({"dfit.partition-bytes": 80, "scheduler": "synchronous"}):
-        with pytest.raises(DataError, match="partition 1 "):
-            dfit.fit(line, y, "x")
+    small = {"dfit.partition-bytes": 80, "scheduler": "synchronous"}
+    with dask.config.set(small), pytest.raises(DataError, match="partition 1 "):
+        dfit.fit(line, y, "x")
     assert source.reads < 40
 
 
 def test_where_excludes_what_is_infinite() -> None:
-    clean = dfit.fit(line, *(lambda y: (y.where(y.x != BAD).compute(), "x"))(stored()[0]))
+    clean = dfit.fit(line, at(BAD, np.nan, Y), {"x": X})
     y, _ = stored(at(BAD, np.inf, Y))
     found = dfit.fit(line, y, "x", where=X != BAD)
     assert found.best_values == pytest.approx(clean.best_values, rel=1e-10)
