@@ -18,9 +18,10 @@ from dfit.events import PassDone
 from dfit.model import Model
 from dfit.outcome import finish
 from dfit.parameters import Parameters
-from dfit.prepare import Prepared, Settings, prepare
+from dfit.prepare import Prepared, prepare
 from dfit.progress import Printer
 from dfit.result import FitResult
+from dfit.settings import Settings
 
 logger = logging.getLogger("dfit")
 

@@ -10,9 +10,10 @@ from dfit.core.covariance import Covariance, covariance
 from dfit.core.state import State, Status
 from dfit.core.sums import MISSING, Sums
 from dfit.errors import DfitWarning
-from dfit.prepare import Prepared, Settings
+from dfit.prepare import Prepared
 from dfit.reduce.evaluators import drops
 from dfit.result import FitResult
+from dfit.settings import Settings
 from dfit.statistics import Run, Tallies
 
 GOOD = (Status.OFFSET, Status.FTOL, Status.XTOL, Status.GTOL, Status.ROUNDING)

@@ -21,7 +21,19 @@ LAYERS = (
     ("data",),
     ("store",),
     ("reduce",),
-    ("evaluate", "fitting", "outcome", "portable", "prepare", "progress", "record", "report", "result", "statistics"),
+    (
+        "evaluate",
+        "fitting",
+        "outcome",
+        "portable",
+        "prepare",
+        "progress",
+        "record",
+        "report",
+        "result",
+        "settings",
+        "statistics",
+    ),
     ("face",),
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}

@@ -15,8 +15,9 @@ from dfit.errors import WorkerError
 from dfit.events import TaskDone
 from dfit.model import Model
 from dfit.parameters import Parameters
-from dfit.prepare import Prepared, Settings, prepare
+from dfit.prepare import Prepared, prepare
 from dfit.reduce.tree import Forest, insert
+from dfit.settings import Settings
 
 N, CHUNK = 40 * 262_144, 262_144
 THETA = np.array([3.0, 2.0])

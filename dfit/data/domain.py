@@ -45,6 +45,11 @@ class Domain:
     where: xr.DataArray | None = None
     skipna: bool = True
 
+    @property
+    def is_complex(self) -> bool:
+        """Whether y is complex, so that every point gives two real residuals."""
+        return self.data.dtype.kind == "c"
+
     def numeric(self, name: str, values: Any) -> np.ndarray:
         """Values of a coordinate as numbers: float64 offsets for times, others untouched."""
         axis = self.time.get(name)

@@ -181,3 +181,24 @@ def points_per_pass(grid: Sequence[Sequence[int]]) -> int:
 def bytes_per_point(sources: Sequence[Source], dims: int) -> int:
     """Bytes a partition holds per point: arrays along fewer dimensions weigh nothing."""
     return sum(s.array.dtype.itemsize for s in sources if len(s.axes) == dims)
+
+
+def describe(domain: Domain, partition: Partition, chunks: range) -> str:
+    """A partition and the ranges of dimensions and coordinates that some of its chunks span, in words."""
+    data = domain.data
+    places = [partition.chunks[k] for k in chunks]
+    box = {}
+    ranges = []
+    for axis, dim in enumerate(data.dims):
+        start = min(place.start[axis] for place in places)
+        stop = max(place.start[axis] + place.shape[axis] for place in places)
+        box[dim] = slice(start, stop)
+        text = f"{dim}[{start}:{stop}]"
+        if dim in data.indexes:
+            text += f" = {data.indexes[dim][start]} to {data.indexes[dim][stop - 1]}"
+        ranges.append(text)
+    for name, array in domain.coords.items():
+        if name not in data.indexes and array.chunks is None:
+            values = array.isel({dim: box[dim] for dim in array.dims}).values
+            ranges.append(f"{name} = {np.min(values)} to {np.max(values)}")
+    return f"partition {partition.index} ({', '.join(ranges)})"

@@ -1,0 +1,38 @@
+"""Groups of points that share their noise, for a covariance clustered by them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from dfit.data.domain import Domain
+from dfit.data.inputs import over
+from dfit.data.plan import Source
+from dfit.errors import InputError
+
+
+def group_source(domain: Domain, cov: Any) -> tuple[Source, int] | None:
+    """Group numbers of the points for a covariance clustered by groups, and how many there are."""
+    if cov is None or cov in ("hc0", "hc1"):
+        return None
+    if not (isinstance(cov, Mapping) and set(cov) == {"groups"}):
+        raise InputError(f'cov is {cov!r}; expected None, "hc0", "hc1" or {{"groups": "day"}}')
+    wanted, data = cov["groups"], domain.data
+    if not isinstance(wanted, xr.DataArray) and (
+        not isinstance(wanted, str) or wanted not in (*data.coords, *data.dims)
+    ):
+        known = ", ".join(map(str, dict.fromkeys((*data.coords, *data.dims))))
+        raise InputError(f"unknown groups {wanted!r} in cov; known coordinates and dimensions: {known}")
+    array = wanted if isinstance(wanted, xr.DataArray) else data[wanted]
+    array = over(data, array, "the groups")
+    if array.chunks is not None:
+        raise InputError("the groups are a chunked array; type: .compute() on them first")
+    _, codes = np.unique(array.values, return_inverse=True)
+    count = int(codes.max()) + 1
+    if count < 2:
+        raise InputError("cov by groups needs at least two groups; with one there is nothing to compare")
+    coded = array.copy(data=codes.reshape(array.shape))
+    return Source("group", coded, tuple(data.dims.index(d) for d in coded.dims)), count

@@ -1,0 +1,48 @@
+"""Settings: how a fit is to be done, one value from the door to the result."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from dfit.core.loss import LOSSES
+from dfit.errors import InputError
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a fit is to be done, as `dfit.fit` documents it."""
+
+    loss: str = "linear"
+    f_scale: float = 1.0
+    absolute_sigma: bool = False
+    cov: Any = None
+    tol: float = 1e-8
+    ftol: float | None = None
+    xtol: float | None = None
+    gtol: float | None = None
+    max_passes: int = 100
+    time_limit: float | None = None
+    retries: int = 3
+    callback: Callable[[Any], Any] | None = None
+    verbose: int = 0
+
+    def check(self) -> None:
+        """Refuse values that no fit can use."""
+        if self.loss not in LOSSES:
+            raise InputError(f"unknown loss {self.loss!r}; known: {', '.join(LOSSES)}")
+        if not self.f_scale > 0 or not np.isfinite(self.f_scale):
+            raise InputError(f"f_scale is {self.f_scale}; expected a positive number, in units of sigma")
+        for name in ("tol", "ftol", "xtol", "gtol", "time_limit"):
+            value = getattr(self, name)
+            given = value is not None or name == "tol"  # the one test that is always made
+            number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
+            if given and not (number and 0 < value < np.inf):
+                raise InputError(f"{name} is {value!r}; expected a positive number")
+        for name, least in (("max_passes", 1), ("retries", 0)):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
+                raise InputError(f"{name} is {value!r}; expected an integer of at least {least}")
