@@ -12,6 +12,17 @@ import numpy as np
 
 from dfit.data.plan import Chunk, Segment
 
+# JAX reads such an array where it is; any other it copies into fresh memory, in every call. What comes
+# out of dask and zarr is aligned to 16.
+ALIGNED_BYTES = 64
+
+
+def empty_aligned(size: int, dtype: np.dtype) -> np.ndarray:
+    """Array (size,) without values that JAX can read where it is."""
+    raw = np.empty(size * dtype.itemsize + ALIGNED_BYTES, np.uint8)
+    start = -raw.ctypes.data % ALIGNED_BYTES
+    return raw[start : start + size * dtype.itemsize].view(dtype)
+
 
 def spread(array: np.ndarray, axes: Sequence[int], shape: Sequence[int]) -> np.ndarray:
     """View of ``array``, which lies along ``axes``, over a chunk of ``shape``; nothing is copied."""
@@ -52,12 +63,19 @@ def gather(
     arrays: Sequence[Sequence[np.ndarray]],
     axes: Sequence[Sequence[int]],
     size: int,
+    slabs: dict[int, np.ndarray] | None = None,
 ) -> tuple[list[np.ndarray], int]:
     """Arrays (size,) of one leaf, one per source, and how many of their points count.
 
-    A full leaf of a chunk is a view; the rest is copied, and what lies beyond the points is not
-    initialised, because the kernel never looks at it.
+    A full, aligned leaf of a chunk is a view; the rest is copied, and what lies beyond the points is
+    not initialised, because the kernel never looks at it.
+
+    Parameters
+    ----------
+    slabs : where copies go, by source; filled on first use and overwritten by the next leaf, so that
+        memory is touched for the first time once a task and not once a leaf.
     """
+    slabs = {} if slabs is None else slabs
     points = sum(s.stop - s.start for s in segments)
     out = []
     for k, lies_along in enumerate(axes):
@@ -65,9 +83,13 @@ def gather(
         chunk = chunks[first.chunk]
         whole = arrays[first.chunk][k]
         if len(segments) == 1 and points == size and whole.size == chunk.size:
-            out.append(whole.reshape(-1)[first.start : first.stop])
-            continue
-        slab = np.empty(size, whole.dtype)
+            leaf = whole.reshape(-1)[first.start : first.stop]
+            if leaf.ctypes.data % ALIGNED_BYTES == 0:
+                out.append(leaf)
+                continue
+        slab = slabs.get(k)
+        if slab is None or slab.dtype != whole.dtype:
+            slab = slabs[k] = empty_aligned(size, whole.dtype)
         at = 0
         for s in segments:
             view = spread(arrays[s.chunk][k], lies_along, chunks[s.chunk].shape)

@@ -160,11 +160,12 @@ def accumulate(
     axes = [axes for _, axes, _ in job.sources]
     scalars = Scalars(job.sigma, job.f_scale, point.survey, (point.held, dict(constants)))
     points = 0
+    copies: dict[int, np.ndarray] = {}
     for number, segments in enumerate(leaves_of(partition.chunks)):
         node = (0, partition.first_leaf + number)
         if done and covers(done, node[1]):
             continue
-        slabs, n = gather(segments, partition.chunks, arrays, axes, job.leaf_size)
+        slabs, n = gather(segments, partition.chunks, arrays, axes, job.leaf_size, copies)
         points += n
         sums = _leaf_sums(job, kernel, point, slabs, n, scalars)
         trouble += _faults(sums, range(segments[0].chunk, segments[-1].chunk + 1), job.skipna)

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dfit.data import plan
-from dfit.data.leaves import copy_range, gather, spread
+from dfit.data.leaves import copy_range, empty_aligned, gather, spread
 from dfit.data.plan import Segment, chunks_in_order, leaves_of
 
 shapes = st.lists(st.integers(1, 5), min_size=0, max_size=4).map(tuple)
@@ -80,13 +80,16 @@ def test_leaves_hold_every_point_once_in_chunk_order(data: st.DataObject) -> Non
         np.testing.assert_array_equal(x_all, full(x, axes, shape)[y_all.astype(int)])
 
 
-def test_a_full_leaf_of_one_chunk_is_a_view() -> None:
+def test_a_full_leaf_is_a_view_where_it_is_aligned_and_else_an_aligned_copy() -> None:
     chunks = list(chunks_in_order([[4], [8]]))
-    y = np.arange(32.0).reshape(4, 8)
-    (leaf,), n = gather([Segment(0, 8, 16)], chunks, [[y]], [(0, 1)], 8)
-    assert n == 8
-    assert np.shares_memory(leaf, y)
-    np.testing.assert_array_equal(leaf, np.arange(8.0, 16.0))
+    for shift in (0, 1):
+        y = empty_aligned(32 + shift, np.dtype(float))[shift:].reshape(4, 8)
+        y[:] = np.arange(32.0).reshape(4, 8)
+        (leaf,), n = gather([Segment(0, 8, 16)], chunks, [[y]], [(0, 1)], 8)
+        assert n == 8
+        assert np.shares_memory(leaf, y) == (shift == 0)
+        assert leaf.ctypes.data % 64 == 0
+        np.testing.assert_array_equal(leaf, np.arange(8.0, 16.0))
 
 
 def test_sources_keep_their_own_type() -> None:
