@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import traceback
-import warnings
 from types import ModuleType, TracebackType
 
 import jax
@@ -13,7 +12,7 @@ import jax.scipy.special
 import numpy as np
 
 from dfit.captured import captured, installed_file
-from dfit.errors import DfitWarning, ModelError
+from dfit.errors import ModelError, warn
 from dfit.model import Model
 from dfit.parameters import Parameters
 
@@ -36,13 +35,11 @@ def warn_untraceable(model: Model, parameters: Parameters, error: Exception) -> 
     where = f" ({frames[-1].filename}:{frames[-1].lineno}: {line})" if frames else ""
     reason = str(error).splitlines()[0].rstrip(". ")
     varying = len(parameters.varying)
-    warnings.warn(
+    warn(
         f"JAX cannot compile the model {model.name}{where}: {reason}. {jax_form(line, error)} As it is, "
         f"derivatives come from finite differences, right to about 9 digits instead of 16, with "
         f"{2 * varying + 1} evaluations of the model per pass (2 p + 1 for p = {varying} parameters) instead of "
         "one compiled derivative.",
-        DfitWarning,
-        stacklevel=3,
     )
 
 
@@ -75,9 +72,7 @@ def warn_float32(model: Model) -> None:
     )
     if found:
         name = found[0]
-        warnings.warn(
+        warn(
             f"the model {model.name} reads the float32 JAX array {', '.join(map(repr, found))}, which limits a "
             f"float64 fit to about 7 digits: type constants={{{name!r}: np.asarray(values, dtype=float)}}",
-            DfitWarning,
-            stacklevel=3,
         )

@@ -18,6 +18,12 @@ loses its ``__cause__``, as Python's own do, so the text of a cause stands in th
 
 from __future__ import annotations
 
+import sys
+import warnings
+from pathlib import Path
+
+_PACKAGE = str(Path(__file__).parent)
+
 
 class DfitError(Exception):
     """Base of all errors that dfit raises on purpose."""
@@ -70,3 +76,11 @@ class FitFailed(DfitError, RuntimeError):
 
 class DfitWarning(UserWarning):
     """Something that changes the result or costs more than twice."""
+
+
+def warn(text: str, category: type[Warning] = DfitWarning) -> None:
+    """Warn at the user's line: the nearest one outside of dfit, whichever door it came in by."""
+    frame, level = sys._getframe(1), 2
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(_PACKAGE):
+        frame, level = frame.f_back, level + 1
+    warnings.warn(text, category, stacklevel=level)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
-
 import numpy as np
 
 from dfit.core.covariance import Covariance, covariance
 from dfit.core.state import State, Status
 from dfit.core.sums import MISSING, Sums
-from dfit.errors import DfitWarning
+from dfit.errors import warn
 from dfit.prepare import Prepared
 from dfit.reduce.evaluators import drops
 from dfit.result import FitResult
@@ -79,7 +77,7 @@ def _warn_missing(dropped: dict[str, int]) -> None:
     missing = {reason: n for reason, n in dropped.items() if reason in MISSING}
     if missing:
         text = ", ".join(f"{reason}: {n}" for reason, n in missing.items())
-        warnings.warn(f"{sum(missing.values())} points were left out ({text})", DfitWarning, stacklevel=4)
+        warn(f"{sum(missing.values())} points were left out ({text})")
 
 
 def tallies_of(survey: Sums, last: Sums) -> Tallies:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from dfit.errors import DfitWarning, InputError
+from dfit.errors import InputError, warn
 from dfit.model import Model
 from dfit.typed import by_name, number_of, read_bounds, read_fixed, read_lmfit, read_p0
 
@@ -155,9 +154,7 @@ def _start(
         values[name] = value
     if guessed:
         listed = ", ".join(f"{name!r}: {values[name]}" for name in guessed)
-        warnings.warn(
-            f"no initial value for some parameters, used p0={{{listed}}}", DfitWarning, stacklevel=4
-        )
+        warn(f"no initial value for some parameters, used p0={{{listed}}}")
     return values
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import warnings
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
@@ -11,7 +10,7 @@ import numpy as np
 from scipy.optimize import OptimizeWarning
 
 from dfit.core.state import Status
-from dfit.errors import InputError
+from dfit.errors import InputError, warn
 from dfit.face.ending import full_covariance, require_success
 from dfit.face.scipy_input import Points, as_points, read_nan_policy
 from dfit.face.whitening import fit_whitened
@@ -169,7 +168,7 @@ def curve_fit(
     else:
         result = fit(described, y, points.coords, sigma=spread, **options)
         whiten = None
-    require_success(result, stacklevel=2)
+    require_success(result)
     found: tuple[Any, ...] = (np.array(result.known.values), _pcov(result))
     if full_output:
         found = (*found, _infodict(result, whiten), result.message, _ier(result))
@@ -257,7 +256,7 @@ def _pcov(result: FitResult) -> np.ndarray:
         pcov = np.full_like(pcov, np.inf)
     if not known.all():
         text = f"Covariance of the parameters could not be estimated: {found.note}"
-        warnings.warn(text, OptimizeWarning, stacklevel=3)
+        warn(text, OptimizeWarning)
     return pcov
 
 

@@ -54,7 +54,7 @@ def fit_dataset(
     for prefix, variable in named:
         result = fit(func, variable, given, **options)
         if errors == "raise":
-            require_success(result, stacklevel=3)
+            require_success(result)
         parts.append(_variables(prefix, result, variable.attrs))
     return xr.merge(parts, compat="no_conflicts", join="outer").assign_attrs(data.attrs)
 

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import warnings
-
 import numpy as np
 
-from dfit.errors import DfitWarning, FitFailed
+from dfit.errors import FitFailed, warn
 from dfit.fitting import stopped_by_user
 from dfit.result import FitResult
 
 
-def require_success(result: FitResult, stacklevel: int) -> None:
+def require_success(result: FitResult) -> None:
     """Raise FitFailed for a fit that failed; warn of one that the user stopped.
 
     The message holds the best values, so that a failed fit need not start again from its beginning.
@@ -22,7 +20,7 @@ def require_success(result: FitResult, stacklevel: int) -> None:
     text = result.message.replace("p0=result.best_values", f"p0={values}")
     if not stopped_by_user(result):
         raise FitFailed(f"Optimal parameters not found: {text}")
-    warnings.warn(text, DfitWarning, stacklevel=stacklevel + 1)
+    warn(text)
 
 
 def full_covariance(result: FitResult) -> np.ndarray:

@@ -2,8 +2,12 @@
 
 import pickle
 
+import jax.numpy as jnp
+import numpy as np
 import pytest
+import xarray as xr
 
+import dfit
 from dfit import errors
 
 
@@ -37,3 +41,11 @@ def test_worker_error_keeps_partition_and_worker_when_pickled():
 def test_errors_are_caught_by_their_builtin_kin(kind, builtin):
     assert issubclass(kind, builtin)
     assert issubclass(kind, errors.DfitError) == (kind is not errors.DfitWarning)
+
+
+def test_warning_points_at_the_line_of_the_user(recwarn: pytest.WarningsRecorder) -> None:
+    t = np.linspace(0, 5, 60)
+    dfit.curve_fit(lambda t, a, b: a * jnp.exp(-b * t), t, 3 * np.exp(-t))
+    xr.DataArray(3 * np.exp(-t), {"t": t}).fit("t", lambda t, a, b: a * jnp.exp(-b * t))
+    warned = [w for w in recwarn if issubclass(w.category, dfit.DfitWarning)]
+    assert len(warned) == 2 and {w.filename for w in warned} == {__file__}
