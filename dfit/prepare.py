@@ -16,7 +16,6 @@ from dfit.data.domain import Domain
 from dfit.data.graph import upstream
 from dfit.data.groups import group_source
 from dfit.data.plan import (
-    LEAF_POINTS,
     Chunk,
     Partition,
     Source,
@@ -24,7 +23,7 @@ from dfit.data.plan import (
     chunk_grid,
     chunks_in_order,
     describe,
-    largest_leaf,
+    leaf_size,
     partitions_of,
     sources_of,
 )
@@ -46,7 +45,6 @@ logger = logging.getLogger("dfit")
 
 PARTITION_BYTES = 128 << 20  # some 0.3 s of work; read and held at once by each thread of a worker
 TASKS_PER_THREAD = 4  # fewer leave threads idle at the end of a pass
-SMALLEST_LEAF = 256  # small data share one compiled shape
 
 # Programs that passed `dfit.probe.check` in this process, which costs two compilations.
 _tried: set[tuple[str, bool]] = set()
@@ -170,11 +168,6 @@ def _job(recipe: Recipe, domain: Domain, settings: Settings, sources: Sequence[S
         float(settings.f_scale),
         bool(dask.config.get("dfit.tune-allocator", True)),
     )
-
-
-def leaf_size(chunks: list[Chunk]) -> int:
-    """Padded points of a leaf: the power of two that holds the largest one."""
-    return min(LEAF_POINTS, max(SMALLEST_LEAF, 1 << (largest_leaf(chunks) - 1).bit_length()))
 
 
 def partition_points(per_point: int, total: int, threads: int) -> int:

@@ -38,6 +38,11 @@ class Work:
     items: tuple[tuple[Any, ...], ...] = ()
     needs: tuple[Any, ...] = ()
 
+    def without_data(self) -> Work:
+        """Partition and keys alone, for a task whose arrays are already where it runs."""
+        items = tuple(tuple(item if isinstance(item, Key) else None for item in row) for row in self.items)
+        return Work(self.partition, {}, items)
+
 
 @dataclass(frozen=True)
 class Key:

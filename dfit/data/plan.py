@@ -21,6 +21,7 @@ from dfit.data.domain import Domain, TimeAxis
 # A leaf amortises one call of the compiled kernel (some 50 microseconds) to a few per cent, and its
 # arrays still fit the third-level cache. Fixed: other leaves give other bits.
 LEAF_POINTS = 1 << 18
+SMALLEST_LEAF = 256  # small data share one compiled shape
 
 
 @dataclass(frozen=True)
@@ -118,27 +119,28 @@ def chunks_in_order(grid: Sequence[Sequence[int]]) -> Iterator[Chunk]:
             yield Chunk(tuple(starts[d][i] for d, i in enumerate(index)), shape, index)
 
 
-def leaves_of(chunks: Sequence[Chunk]) -> list[list[Segment]]:
+def leaves_of(chunks: Sequence[Chunk], leaf_points: int) -> list[list[Segment]]:
     """Leaves of a run of chunks: small ones are gathered, large ones are cut.
 
     Starting at any gathered group gives the same leaves as starting at the first chunk, so a
-    partition finds its own leaves from its own chunks.
+    partition finds its own leaves from its own chunks.  The points of a leaf come from the client
+    (`leaf_size`), so that no worker can cut otherwise.
     """
     out: list[list[Segment]] = []
-    for first, last in _groups([c.size for c in chunks]):
+    for first, last in _groups([c.size for c in chunks], leaf_points):
         if last - first == 1:
             size = chunks[first].size
-            out += [[Segment(first, a, min(a + LEAF_POINTS, size))] for a in range(0, size, LEAF_POINTS)]
+            out += [[Segment(first, a, min(a + leaf_points, size))] for a in range(0, size, leaf_points)]
         else:
             out.append([Segment(k, 0, chunks[k].size) for k in range(first, last)])
     return out
 
 
-def _groups(sizes: Sequence[int]) -> Iterator[tuple[int, int]]:
+def _groups(sizes: Sequence[int], leaf_points: int) -> Iterator[tuple[int, int]]:
     """Runs of chunks that share a leaf: as many as fit, and a large chunk alone."""
     first, held = 0, 0
     for k, size in enumerate(sizes):
-        if k > first and held + size > LEAF_POINTS:
+        if k > first and held + size > leaf_points:
             yield first, k
             first, held = k, 0
         held += size
@@ -156,7 +158,7 @@ def partitions_of(chunks: Sequence[Chunk], points: int) -> list[Partition]:
         out.append(Partition(len(out), first_leaf, leaves, tuple(chunks[begin:end])))
         begin, held, first_leaf, leaves = end, 0, first_leaf + leaves, 0
 
-    for first, last in _groups([c.size for c in chunks]):
+    for first, last in _groups([c.size for c in chunks], LEAF_POINTS):
         size = sum(c.size for c in chunks[first:last])
         if held and held + size > points:
             close(first)
@@ -170,7 +172,15 @@ def partitions_of(chunks: Sequence[Chunk], points: int) -> list[Partition]:
 def largest_leaf(chunks: Sequence[Chunk]) -> int:
     """Points of the largest leaf."""
     sizes = [c.size for c in chunks]
-    return max(min(LEAF_POINTS, sum(sizes[a:b])) for a, b in _groups(sizes))
+    return max(min(LEAF_POINTS, sum(sizes[a:b])) for a, b in _groups(sizes, LEAF_POINTS))
+
+
+def leaf_size(chunks: Sequence[Chunk]) -> int:
+    """Padded points of a leaf: the power of two that holds the largest one.
+
+    A limit of this many points cuts and gathers chunks as `LEAF_POINTS` does.
+    """
+    return min(LEAF_POINTS, max(SMALLEST_LEAF, 1 << (largest_leaf(chunks) - 1).bit_length()))
 
 
 def points_per_pass(grid: Sequence[Sequence[int]]) -> int:

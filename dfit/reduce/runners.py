@@ -113,6 +113,8 @@ class ClusterRunner:
         self._client = client
         self._works = upstream.works
         self._blobs = [cloudpickle.dumps(work) for work in upstream.works]
+        # Sent in every pass: where a partition's arrays are kept they must not travel again.
+        self._light = [cloudpickle.dumps(work.without_data()) for work in upstream.works] if keep else []
         self._keep = keep
         self._arrays: dict[int, Future] = {}
         sample = self._submit(upstream.kept_graph, first_of_each(upstream))
@@ -152,6 +154,7 @@ class ClusterRunner:
             )
             self._arrays.update({works[i].partition.index: f for i, f in zip(new, made, strict=True)})
             arrays = [self._arrays[w.partition.index] for w in works]
+            blobs, kept = [self._light[w.partition.index] for w in works], [[] for _ in works]
         futures: list[Any] = self._client.map(
             accumulate_pickled,
             blobs,

@@ -161,7 +161,7 @@ def accumulate(
     scalars = Scalars(job.sigma, job.f_scale, point.survey, (point.held, dict(constants)))
     points = 0
     copies: dict[int, np.ndarray] = {}
-    for number, segments in enumerate(leaves_of(partition.chunks)):
+    for number, segments in enumerate(leaves_of(partition.chunks, job.leaf_size)):
         node = (0, partition.first_leaf + number)
         if done and covers(done, node[1]):
             continue

@@ -66,7 +66,7 @@ def test_leaves_hold_every_point_once_in_chunk_order(data: st.DataObject) -> Non
         every = tuple(range(len(shape)))
         arrays = [[np.ascontiguousarray(cut(y, every, c)), cut(x, axes, c)] for c in chunks]
         found = []
-        for segments in leaves_of(chunks):
+        for segments in leaves_of(chunks, size):
             (y_leaf, x_leaf), n = gather(segments, chunks, arrays, [every, axes], size)
             assert y_leaf.shape == x_leaf.shape == (size,)
             assert 0 < n <= size

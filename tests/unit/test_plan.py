@@ -17,6 +17,7 @@ from dfit.data.plan import (
     chunk_grid,
     chunks_in_order,
     largest_leaf,
+    leaf_size,
     leaves_of,
     partitions_of,
     sources_of,
@@ -49,10 +50,11 @@ def test_chunks_hold_every_point_once(grid: list[list[int]]) -> None:
 @given(grids, st.integers(1, 500))
 def test_leaves_do_not_depend_on_the_size_of_a_partition(grid: list[list[int]], points: int) -> None:
     chunks = list(chunks_in_order(grid))
-    whole = [[(chunks[s.chunk].index, s.start, s.stop) for s in leaf] for leaf in leaves_of(chunks)]
+    limit = leaf_size(chunks)
+    whole = [[(chunks[s.chunk].index, s.start, s.stop) for s in leaf] for leaf in leaves_of(chunks, limit)]
     found, first = [], 0
     for partition in partitions_of(chunks, points):
-        own = leaves_of(partition.chunks)
+        own = leaves_of(partition.chunks, limit)
         assert (partition.first_leaf, partition.leaves) == (first, len(own))
         found += [[(partition.chunks[s.chunk].index, s.start, s.stop) for s in leaf] for leaf in own]
         first += len(own)
@@ -75,8 +77,18 @@ def test_partitions_hold_every_chunk_once_and_stay_small(grid: list[list[int]], 
 @given(grids)
 def test_no_leaf_is_larger_than_the_largest(grid: list[list[int]]) -> None:
     chunks = list(chunks_in_order(grid))
-    sizes = [sum(s.stop - s.start for s in leaf) for leaf in leaves_of(chunks)]
+    sizes = [sum(s.stop - s.start for s in leaf) for leaf in leaves_of(chunks, SMALL_LEAF)]
     assert max(sizes) == largest_leaf(chunks) <= SMALL_LEAF
+
+
+@settings(max_examples=100, deadline=None)
+@given(grids, st.sampled_from([10, 64]), st.sampled_from([1, 4]))
+def test_padded_size_cuts_leaves_as_the_limit_does(grid: list[list[int]], limit: int, least: int) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(plan, "LEAF_POINTS", limit)
+        patch.setattr(plan, "SMALLEST_LEAF", least)
+        chunks = list(chunks_in_order(grid))
+        assert leaves_of(chunks, leaf_size(chunks)) == leaves_of(chunks, limit)
 
 
 def domain(**changes: object) -> Domain:
