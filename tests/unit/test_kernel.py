@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from functools import cache
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,80 +10,20 @@ import numpy as np
 import pytest
 from scipy.optimize._lsq.least_squares import IMPLEMENTED_LOSSES
 
-from dfit.core.kernel import Layout, Leaf, Scalars, as_given, block_points, forward, leaf_kernel, score_kernel
+from dfit.core.kernel import Layout, Leaf, Scalars, as_given, block_points, forward, leaf_kernel
 from dfit.core.loss import CURVATURE_FLOOR, LOSSES
-from dfit.core.sums import DROPS, FAULTS
 from dfit.precision import float64_on_cpu
-
-SIZE, BLOCK = 512, 64
-THETA = np.array([2.0, 1.5, 0.3])
-REASONS = (*DROPS, *FAULTS)
-
-
-def decay(theta: Any, coords: Any, context: Any) -> Any:
-    return theta[0] * jnp.exp(-coords[0] / theta[1]) + theta[2]
-
-
-def wave(theta: Any, coords: Any, context: Any) -> Any:
-    return theta[0] * jnp.exp(1j * theta[1] * coords[0]) + theta[2]
-
-
-def root_law(theta: Any, coords: Any, context: Any) -> Any:
-    return theta[0] * jnp.sqrt(coords[0]) + theta[1] * jnp.log(coords[0]) + theta[2]
-
-
-class Points(NamedTuple):
-    """Points of a leaf before padding."""
-
-    x: np.ndarray
-    y: np.ndarray
-    sigma: np.ndarray | None = None
-    where: np.ndarray | None = None
-
-
-def points_of(n: int, seed: int = 0, sigma: bool = False) -> Points:
-    rng = np.random.default_rng(seed)
-    x = rng.uniform(0, 5, n)
-    y = np.asarray(decay(THETA, [x], None)) + rng.normal(0, 0.3, n)
-    y[::7] += 5
-    return Points(x, y, rng.uniform(0.5, 2, n) if sigma else None)
-
-
-def padded(values: np.ndarray | None, fill: Any = np.nan) -> np.ndarray | None:
-    if values is None:
-        return None
-    rest = np.full(SIZE - values.size, fill if values.dtype.kind in "fc" else 0)
-    return np.concatenate([values, rest.astype(values.dtype)])
-
-
-@cache
-def compiled(form: str, loss: str, predict: Any, is_complex: bool) -> Any:
-    build = score_kernel if form == "scores" else leaf_kernel
-    return jax.jit(build(forward(predict), Layout(form, loss, BLOCK, is_complex)))
-
-
-def kernel_sums(
-    points: Points,
-    form: str = "normal",
-    loss: str = "linear",
-    f_scale: float = 1.0,
-    predict: Any = decay,
-    theta: np.ndarray = THETA,
-    scalar_sigma: float = 1.0,
-    survey: bool = True,
-) -> Any:
-    leaf = Leaf(
-        padded(points.y),
-        (padded(points.x),),
-        padded(points.sigma),
-        padded(points.where),
-        (),
-        points.x.size,
-    )
-    scalars = Scalars(scalar_sigma, f_scale, survey, None)
-    with float64_on_cpu():
-        kernel = compiled(form, loss, predict, points.y.dtype.kind == "c")
-        return jax.tree.map(np.asarray, kernel(theta, leaf, scalars))
+from tests.unit.points import (
+    BLOCK,
+    SIZE,
+    THETA,
+    Points,
+    decay,
+    kernel_sums,
+    padded,
+    points_of,
+    wave,
+)
 
 
 def plain(
@@ -178,86 +117,6 @@ def test_complex_data_count_as_real_and_imaginary_residuals(form: str) -> None:
     mean = (weight * y).sum() / weight.sum()
     expected = [weight.sum(), mean.real, mean.imag, (weight * abs(y - mean) ** 2).sum()]
     np.testing.assert_allclose(out["moments"][:4], expected, rtol=1e-11)
-
-
-def spoil(points: Points, place: str, value: float, at: np.ndarray) -> Points:
-    if place == "where":
-        where = np.ones(points.x.size, bool)
-        where[at] = False
-        return points._replace(where=where)
-    values = getattr(points, place).copy()
-    values[at] = value
-    return points._replace(**{place: values})
-
-
-LEFT_OUT = [
-    ("where", 0.0, "outside where"),
-    ("y", np.nan, "y is NaN"),
-    ("x", np.nan, "a coordinate is NaN"),
-    ("sigma", np.nan, "sigma is NaN"),
-    ("sigma", np.inf, "sigma is infinite"),
-    ("y", np.inf, "y is infinite"),
-    ("x", -np.inf, "a coordinate is infinite"),
-    ("sigma", 0.0, "sigma is zero or negative"),
-    ("sigma", -1.0, "sigma is zero or negative"),
-]
-
-
-@pytest.mark.parametrize("form", ["normal", "triangle", "sandwich"])
-@pytest.mark.parametrize(("place", "value", "reason"), LEFT_OUT)
-@pytest.mark.parametrize("at", [[0], [499], range(64), range(1, 500)], ids=["first", "last", "block", "rest"])
-def test_points_that_do_not_count_leave_the_sums_of_the_others(
-    form: str, place: str, value: float, reason: str, at: Any
-) -> None:
-    at = np.array(list(at))
-    points = points_of(500, sigma=True)
-    keep = np.setdiff1d(np.arange(500), at)
-    others = Points(points.x[keep], points.y[keep], points.sigma[keep])
-    found = kernel_sums(spoil(points, place, value, at), form)
-    expected = kernel_sums(others, form)
-    a, b = found["matrix"], expected["matrix"]
-    if form == "triangle":
-        a, b = a.T @ a, b.T @ b
-    np.testing.assert_allclose(a, b, rtol=1e-11, atol=1e-12)
-    np.testing.assert_allclose(found["moments"], expected["moments"], rtol=1e-11, atol=1e-12)
-    assert found["count"] == keep.size
-    counted = dict(zip(REASONS, found["counts"], strict=True))
-    assert {k: v for k, v in counted.items() if v} == {reason: at.size}
-
-
-@pytest.mark.parametrize("form", ["normal", "triangle", "sandwich", "scores"])
-def test_a_leaf_without_a_single_point_that_counts_is_zero(form: str) -> None:
-    points = points_of(100)._replace(x=np.full(100, np.nan), y=np.full(100, np.nan))
-    found = kernel_sums(points, form)
-    fields = {"matrix": found} if form == "scores" else found
-    assert all((value == 0).all() for name, value in fields.items() if name != "counts")
-
-
-@pytest.mark.parametrize("form", ["normal", "triangle", "sandwich"])
-def test_a_point_where_model_and_derivative_are_nan_can_be_left_out(form: str) -> None:
-    points = points_of(300)
-    x = points.x.copy()
-    x[::5] = -1.0
-    outside = points._replace(x=x, where=x > 0)
-    keep = x > 0
-    found = kernel_sums(outside, form, predict=root_law)
-    expected = kernel_sums(Points(x[keep], points.y[keep]), form, predict=root_law)
-    a, b = found["matrix"], expected["matrix"]
-    if form == "triangle":
-        a, b = a.T @ a, b.T @ b
-    np.testing.assert_allclose(a, b, rtol=1e-11)
-    assert np.isnan(kernel_sums(outside._replace(where=None), form, predict=root_law)["matrix"]).any()
-
-
-def test_the_first_reason_is_the_one_that_counts() -> None:
-    points = points_of(100, sigma=True)
-    points.y[3] = points.x[3] = points.sigma[3] = np.nan
-    where = np.ones(100, bool)
-    where[3] = False
-    counts = kernel_sums(points)["counts"]
-    assert counts[REASONS.index("y is NaN")] == counts.sum() == 1
-    counts = kernel_sums(points._replace(where=where))["counts"]
-    assert counts[REASONS.index("outside where")] == counts.sum() == 1
 
 
 def test_float32_data_are_summed_in_float64() -> None:
