@@ -27,7 +27,9 @@ def against_others(points: int, rounds: int) -> dict[str, np.ndarray]:
 
 def inside_and_outside(points: int, rounds: int) -> dict[str, np.ndarray]:
     """CPU seconds (rounds,) of "ours" and "plain", outside and inside a worker process with a nanny."""
-    found: dict[str, list[float]] = {f"{k}, {where}": [] for k in ("ours", "plain") for where in ("outside", "inside")}
+    found: dict[str, list[float]] = {
+        f"{k}, {where}": [] for k in ("ours", "plain") for where in ("outside", "inside")
+    }
     cluster = LocalCluster(n_workers=1, threads_per_worker=1, processes=True, dashboard_address=None)
     with cluster, Client(cluster) as client:
         for k in range(-1, rounds):
@@ -74,9 +76,14 @@ def main() -> None:
     table(head, rows(taken, "ours, outside"))
     print(f"plain/ours outside {ratio(taken['plain, outside'], taken['ours, outside'])[0]:.2f}, ", end="")
     print(f"inside {ratio(taken['plain, inside'], taken['ours, inside'])[0]:.2f}; at least 4 expected")
-    print(f"ours inside/outside {ratio(taken['ours, inside'], taken['ours, outside'])[0]:.2f}; within 1.25 expected")
+    print(
+        f"ours inside/outside {ratio(taken['ours, inside'], taken['ours, outside'])[0]:.2f}; within 1.25 expected"
+    )
     print("\nTriangle against JtJ")
-    table(("", "price", "million points/s of JtJ"), forms(max(asked.points // 10, 1 << 18), max(asked.rounds // 3, 3)))
+    table(
+        ("", "price", "million points/s of JtJ"),
+        forms(max(asked.points // 10, 1 << 18), max(asked.rounds // 3, 3)),
+    )
 
 
 if __name__ == "__main__":

@@ -19,11 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dfit.data.domain import build_domain
-from dfit.model import Model
-from dfit.parameters import Parameters
-from dfit.prepare import prepare
-from dfit.settings import Settings
+from tests.benchmarks.evaluators import evaluator_of
 from tests.benchmarks.measure import cpu_seconds
 
 # exp(-t / tau) and its derivative, then the ten different sums of [J r]^T [J r].
@@ -79,12 +75,10 @@ def pass_over(points: int, p: int) -> Callable[..., object]:
     """dfit's evaluator over the partition, kept in memory; its first pass is done."""
     t, y = partition(points)
     names = tuple(f"b{k}" for k in range(p))
-    model = Model.from_callable(decays, ("t",), names)
-    parameters = Parameters.resolve(model, dict(zip(names, truth(p), strict=True)), None, None, None)
+    start = dict(zip(names, truth(p), strict=True))
     along = da.from_array(t, chunks=-1, name="benchmark-t"), da.from_array(y, chunks=-1, name="benchmark-y")
-    domain = build_domain(model, along[1], {"t": along[0]})
     with dask.config.set(scheduler="synchronous"):
-        evaluator = prepare(model, parameters, domain, Settings(), lambda *_: None).evaluator
+        evaluator = evaluator_of(decays, along[1], {"t": along[0]}, start, names)
     evaluator(truth(p))
     return evaluator.reduce
 
@@ -117,7 +111,18 @@ def _library(name: str) -> ctypes.CDLL:
     with tempfile.TemporaryDirectory() as folder:
         source, library = Path(folder, "sums.c"), Path(folder, "sums.so")
         source.write_text(C_LOOP)
-        command = ["gcc", "-O3", "-march=native", *C_FLAGS[name], "-shared", "-fPIC", "-o", library, source, "-lm"]
+        command = [
+            "gcc",
+            "-O3",
+            "-march=native",
+            *C_FLAGS[name],
+            "-shared",
+            "-fPIC",
+            "-o",
+            library,
+            source,
+            "-lm",
+        ]
         subprocess.run(command, check=True)
         return ctypes.CDLL(str(library))
 

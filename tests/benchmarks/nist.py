@@ -156,7 +156,9 @@ def main() -> None:
             rows = [solve(n, "start2", tol, repeats=-(-asked.points // len(PROBLEMS[n]["y"]))) for n in names]
         else:
             rows = all_starts(tol, names)
-        table(head, [(*row[:2], round(row.digits, 1), round(row.stderr_digits, 1), *row[4:7]) for row in rows])
+        table(
+            head, [(*row[:2], round(row.digits, 1), round(row.stderr_digits, 1), *row[4:7]) for row in rows]
+        )
         print(summary(rows))
         for row in rows:
             if not row.success or row.digits < 8:
