@@ -184,7 +184,8 @@ def _points(
     valid = masks.valid
     y = jnp.where(valid, _wide(leaf.y), 0.0)
     # An excluded point must not reach the model as NaN: 0 x NaN is NaN, in derivatives too.
-    stand_in = jnp.argmax(valid)
+    # The last valid point: XLA's argmax is a scalar loop.
+    stand_in = jnp.max(jnp.where(valid, jnp.arange(valid.size, dtype=jnp.int32), 0))
     coords = [jnp.where(valid, _wide(c), _wide(c)[stand_in]) for c in leaf.coords]
     f, jacobian = evaluate(theta, coords, leaf.given, scalars.context)
     sigma = 1.0 if leaf.sigma is None else jnp.where(valid, _wide(leaf.sigma), 1.0)
@@ -243,15 +244,17 @@ def leaf_kernel(evaluate: Evaluate, layout: Layout) -> Callable[..., dict[str, j
 
         def survey() -> tuple[jax.Array, jax.Array]:
             reasons = (*points.masks.drops, *points.masks.faults)
-            found = jnp.stack([jnp.sum(reason) for reason in reasons]).astype(jnp.float64)
+            found = jnp.stack([jnp.sum(reason.astype(jnp.float64)) for reason in reasons])
             return carry["counts"] + found, _moments(points.y, points.weight, carry["moments"])
 
+        psi2 = jnp.sum((r * rho1) ** 2)
+        cost = 0.5 * (psi2 if layout.loss == "linear" else scalars.f_scale**2 * jnp.sum(value))
         counts, moments = lax.cond(scalars.survey, survey, lambda: (carry["counts"], carry["moments"]))
         return {
             "matrix": _add_matrix(layout, points, carry["matrix"]),
-            "cost": carry["cost"] + 0.5 * scalars.f_scale**2 * jnp.sum(value),
-            "psi2": carry["psi2"] + jnp.sum((r * rho1) ** 2),
-            "count": carry["count"] + jnp.sum(points.valid),
+            "cost": carry["cost"] + cost,
+            "psi2": carry["psi2"] + psi2,
+            "count": carry["count"] + jnp.sum(points.valid.astype(jnp.float64)),
             # Neighbours are compared in the first block of a leaf only: a sample that costs nothing.
             "lag": lax.cond(i == 0, lag, lambda: carry["lag"]),
             "counts": counts,
