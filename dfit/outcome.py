@@ -7,7 +7,7 @@ import numpy as np
 from dfit.core.covariance import Covariance, covariance
 from dfit.core.state import State, Status
 from dfit.core.sums import MISSING, Sums
-from dfit.errors import warn
+from dfit.errors import DataError, warn
 from dfit.prepare import Prepared
 from dfit.reduce.evaluators import drops
 from dfit.result import FitResult
@@ -26,7 +26,7 @@ def finish(
     assert survey is not None and last is not None
     form = "QR" if evaluator.form == "triangle" else "JtJ"
     status = Status(int(state.status))
-    found = _covariance(prepared, settings, state)
+    found, groups = _covariance(prepared, settings, state)
     dropped = drops(survey)
     _warn_missing(dropped)
     account = evaluator.account
@@ -61,13 +61,13 @@ def finish(
         f_scale=settings.f_scale,
         absolute_sigma=settings.absolute_sigma,
         cov_kind=_cov_kind(settings),
-        groups=prepared.groups or None,
+        groups=groups,
         relative_offset=float(state.offset),
     )
 
 
 def _cov_kind(settings: Settings) -> str | None:
-    if isinstance(settings.cov, dict):
+    if settings.cov is not None and not isinstance(settings.cov, str):
         groups = settings.cov["groups"]
         return f"groups: {getattr(groups, 'name', groups)}"
     return settings.cov
@@ -95,33 +95,42 @@ def tallies_of(survey: Sums, last: Sums) -> Tallies:
     )
 
 
-def _covariance(prepared: Prepared, settings: Settings, state: State) -> Covariance:
-    """Covariance at the accepted point; a robust one takes a pass of its own, by groups two."""
+def _covariance(prepared: Prepared, settings: Settings, state: State) -> tuple[Covariance, int | None]:
+    """Covariance at the accepted point, and the number of its groups if it is clustered.
+
+    A robust one takes a pass of its own, by groups two.
+    """
     p, evaluator = prepared.parameters, prepared.evaluator
     varying = list(p.varying)
     equations, theta = state.equations, np.asarray(state.theta)
-    bread = meat = None
-    if settings.loss != "linear" or settings.cov is not None:
+    robust = settings.loss != "linear" or settings.cov is not None
+    bread = meat = groups = None
+    n, k = float(equations.count), len(varying)
+    if robust and n > k:  # otherwise every residual is zero, and says nothing of the noise
         bread, meat = evaluator.reduce(theta, "sandwich").matrix
-        n, k = float(equations.count), len(varying)
-        if isinstance(settings.cov, dict):
+        if settings.cov == "hc1":
+            meat = meat * (n / (n - k))
+        elif settings.cov not in (None, "hc0"):
             scores = evaluator.reduce(theta, "scores").matrix
-            groups = prepared.groups
+            groups = int(np.count_nonzero(scores.any(axis=1)))  # those with a point that counts
+            if groups < 2:
+                raise DataError(
+                    "the points that are left belong to one group; type cov=None, or where= for more"
+                )
             # Small-sample factor of Liang & Zeger's estimator as econometrics uses it (Cameron & Miller 2015)
             meat = scores.T @ scores * (groups / (groups - 1)) * ((n - 1) / (n - k))
-        elif settings.cov == "hc1":
-            meat = meat * (n / (n - k))
         if settings.loss == "linear":
             bread = None  # the root's own, which keeps more digits
-    return covariance(
+    found = covariance(
         equations,
         theta,
         p.lower[varying],
         p.upper[varying],
-        absolute_sigma=settings.absolute_sigma,
+        absolute_sigma=settings.absolute_sigma and not robust,
         bread=bread,
         meat=meat,
     )
+    return found, groups
 
 
 def message(status: Status, stopped: str | None, settings: Settings, offset: float) -> str:

@@ -52,7 +52,7 @@ _tried: set[tuple[str, bool]] = set()
 
 @dataclass(frozen=True)
 class Prepared:
-    """A fit that is ready for its first pass; ``groups`` counts those of a clustered covariance."""
+    """A fit that is ready for its first pass."""
 
     model: Model
     parameters: Parameters
@@ -60,7 +60,6 @@ class Prepared:
     evaluator: PassEvaluator
     partitions: list[Partition]
     memory: Memory
-    groups: int
 
     def close(self) -> None:
         """Let go of what is kept in memory between passes."""
@@ -77,8 +76,7 @@ def prepare(
     """Check what can be checked, cut the data into partitions and start the runner."""
     _check_arguments(parameters, domain, settings)
     recipe = _tried_recipe(model, parameters, domain, settings)
-    found = group_source(domain, settings.cov)
-    group, groups = (None, 0) if found is None else found
+    group = group_source(domain, settings.cov)
     sources = sources_of(domain) + (() if group is None else (group,))
     grid = chunk_grid(domain)
     chunks = list(chunks_in_order(grid))
@@ -94,7 +92,7 @@ def prepare(
         lambda partition, some: describe(domain, partition, some),
         on_task,
     )
-    return Prepared(model, parameters, domain, evaluator, partitions, memory, groups)
+    return Prepared(model, parameters, domain, evaluator, partitions, memory)
 
 
 def _check_arguments(parameters: Parameters, domain: Domain, settings: Settings) -> None:

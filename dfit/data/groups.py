@@ -9,13 +9,13 @@ import numpy as np
 import xarray as xr
 
 from dfit.data.domain import Domain
-from dfit.data.inputs import over
+from dfit.data.inputs import kind_of, over
 from dfit.data.plan import Source
 from dfit.errors import InputError
 
 
-def group_source(domain: Domain, cov: Any) -> tuple[Source, int] | None:
-    """Group numbers of the points for a covariance clustered by groups, and how many there are."""
+def group_source(domain: Domain, cov: Any) -> Source | None:
+    """Group numbers of the points for a covariance clustered by groups."""
     if cov is None or cov in ("hc0", "hc1"):
         return None
     if not (isinstance(cov, Mapping) and set(cov) == {"groups"}):
@@ -25,14 +25,14 @@ def group_source(domain: Domain, cov: Any) -> tuple[Source, int] | None:
         not isinstance(wanted, str) or wanted not in (*data.coords, *data.dims)
     ):
         known = ", ".join(map(str, dict.fromkeys((*data.coords, *data.dims))))
+        wanted = wanted if isinstance(wanted, str) else kind_of(wanted)
         raise InputError(f"unknown groups {wanted!r} in cov; known coordinates and dimensions: {known}")
     array = wanted if isinstance(wanted, xr.DataArray) else data[wanted]
     array = over(data, array, "the groups")
     if array.chunks is not None:
         raise InputError("the groups are a chunked array; type: .compute() on them first")
     _, codes = np.unique(array.values, return_inverse=True)
-    count = int(codes.max()) + 1
-    if count < 2:
+    if codes.max() < 1:
         raise InputError("cov by groups needs at least two groups; with one there is nothing to compare")
     coded = array.copy(data=codes.reshape(array.shape))
-    return Source("group", coded, tuple(data.dims.index(d) for d in coded.dims)), count
+    return Source("group", coded, tuple(data.dims.index(d) for d in coded.dims))

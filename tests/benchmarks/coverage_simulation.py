@@ -81,6 +81,9 @@ def shared(rng: np.random.Generator, shape: tuple[int, int], groups: np.ndarray)
 
 
 UNEVEN = NOISE * np.geomspace(0.3, 3, 60)
+REPEATS = np.arange(400) % 40  # every group sees the whole curve
+# Two or three groups, those at the start, determine a: intervals by groups are known to be too narrow then
+# (Cameron & Miller 2015, sec. VI.A). In the table as a warning, not as a promise.
 RUNS = np.repeat(np.arange(40), 10)
 CASES = {
     "unweighted": Case(40, normal),
@@ -94,7 +97,8 @@ CASES = {
         lower=np.array([-np.inf, -np.inf, 0.0]),
         names=("a", "tau"),
     ),
-    "40 groups": Case(400, partial(shared, groups=RUNS), groups=RUNS, room=3.0),
+    "40 groups, repeats": Case(400, partial(shared, groups=REPEATS), groups=REPEATS, room=3.0),
+    "40 groups, few that matter": Case(400, partial(shared, groups=RUNS), groups=RUNS, room=3.0),
 }
 
 
