@@ -6,6 +6,7 @@ over the partitions and gives each `Report` to the caller as it completes, in an
 
 from __future__ import annotations
 
+import sys
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -48,6 +49,8 @@ class Runner(Protocol):
 
 def scheduler_of(collections: Sequence[Any]) -> tuple[Get | None, Client | None]:
     """The local ``get`` or the client that dask would use now; (None, None) is dask's own threads."""
+    if "distributed" not in sys.modules and not dask.config.get("scheduler", None):
+        return None, None  # where nothing has started a client, do not spend 0.2 s on importing it
     get = dask.base.get_scheduler(collections=list(collections))
     owner = getattr(get, "__self__", None)
     if owner is not None and hasattr(owner, "scheduler_info"):
