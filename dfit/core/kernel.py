@@ -20,6 +20,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from dfit.core.derivatives import value_and_derivatives
 from dfit.core.loss import LOSSES, gauss_newton_weight
 from dfit.core.sums import DROPS, FAULTS
 
@@ -62,15 +63,12 @@ def block_points(p: int) -> int:
 
 
 def forward(predict: Callable[..., jax.Array]) -> Evaluate:
-    """Value and forward derivative of ``predict(theta, coords, context)``, one pushforward per parameter."""
+    """Value and forward derivative of ``predict(theta, coords, context)``; theta is indexed only."""
 
     def evaluate(
         theta: jax.Array, coords: Sequence[jax.Array], given: tuple[jax.Array, ...], context: Any
     ) -> tuple[jax.Array, jax.Array]:
-        def push(direction: jax.Array) -> tuple[jax.Array, jax.Array]:
-            return jax.jvp(lambda t: predict(t, coords, context), (theta,), (direction,))
-
-        return jax.vmap(push, out_axes=(None, 0))(jnp.eye(theta.size))
+        return value_and_derivatives(lambda values: predict(values, coords, context), theta)
 
     return evaluate
 
