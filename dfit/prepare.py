@@ -115,6 +115,8 @@ def _tried_recipe(model: Model, parameters: Parameters, domain: Domain, settings
     if trial not in _tried:
         check(model, parameters, sample_coordinates(domain), is_traceable, domain.is_complex)
         _tried.add(trial)
+    if not is_traceable:  # a model that keeps a list or a cache has changed by being tried
+        program = fingerprint(model, parameters, is_traceable)
     return Recipe(
         program,
         model.to_blob(),

@@ -60,12 +60,7 @@ class Kernel:
         self._ready = False
         self._model = Model.from_blob(recipe.model, constants)
         self._parameters: Parameters = cloudpickle.loads(recipe.parameters)
-        found = fingerprint.fingerprint(self._model, self._parameters, recipe.traceable)
-        if found != recipe.fingerprint and not recipe.fingerprint.startswith(fingerprint.NEW):
-            raise WorkerError(
-                f"this worker has another {recipe.name} than the client (module {getattr(self._model.func, '__module__', None)!r}): "
-                "its program or its packages differ. Update the worker's copy and type: client.restart()"
-            )
+        _require_program(recipe, self._model, self._parameters)
         build = score_kernel if recipe.layout.form == "scores" else leaf_kernel
         evaluate = self._evaluate() if recipe.traceable else as_given
         self._compiled = jax.jit(self._counted(build(evaluate, recipe.layout)))
@@ -149,6 +144,22 @@ class Kernel:
         return _padded(f, size), _padded(jacobian, size)
 
 
+def _require_program(recipe: Recipe, model: Model, parameters: Parameters) -> None:
+    """Refuse a copy of the model that is not the client's; a process looks once at each program.
+
+    Once, because a model that keeps a list or a cache changes with every call where it is not unpickled.
+    """
+    if recipe.fingerprint in _programs or recipe.fingerprint.startswith(fingerprint.NEW):
+        return
+    if fingerprint.fingerprint(model, parameters, recipe.traceable) != recipe.fingerprint:
+        raise WorkerError(
+            f"this worker has another {recipe.name} than the client "
+            f"(module {getattr(model.func, '__module__', None)!r}): its program or its packages differ. "
+            "Update the worker's copy and type: client.restart()"
+        )
+    _programs.add(recipe.fingerprint)
+
+
 def _padded(values: np.ndarray, size: int) -> np.ndarray:
     kind = np.complex128 if np.iscomplexobj(values) else np.float64
     out = np.zeros((*values.shape[:-1], size), kind)
@@ -158,6 +169,7 @@ def _padded(values: np.ndarray, size: int) -> np.ndarray:
 
 _kernels: OrderedDict[tuple[Any, ...], Kernel] = OrderedDict()
 _building = threading.Lock()
+_programs: set[str] = set()  # fingerprints that this process's own copies have
 
 
 def kernel_for(recipe: Recipe, constants: Mapping[str, np.ndarray]) -> Kernel:
