@@ -183,6 +183,8 @@ class ClusterRunner:
             self._client.cancel([f for f in futures if not f.done()])
 
     def close(self) -> None:
+        for future in self._arrays.values():
+            future.release()  # not by forgetting it: the traceback of an error may hold it for long
         self._arrays.clear()
         self._kept.clear()
         self._constants = {}
