@@ -139,6 +139,10 @@ def fit(
             "weights= is not an argument: type sigma=1/weights for weights that multiply the residual "
             "(lmfit), or sigma=1/np.sqrt(weights) for weights of the squares"
         )
+    if not callable(model):
+        raise InputError(
+            f"the model is {type(model).__name__}, not a callable; the order is dfit.fit(model, data, coords)"
+        )
     if isinstance(model, Model):  # a door has sorted its arguments
         described = model
     else:

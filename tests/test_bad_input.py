@@ -193,6 +193,17 @@ BEFORE: dict[str, tuple[type[Exception], str, Call]] = {
         "astype",
         lambda y: dfit.fit(line, y, "x", where=np.ones(N, int)),
     ),
+    "a model that is no callable": (InputError, "not a callable", lambda y: dfit.fit(y, line, "x")),
+    "unknown chunk sizes": (
+        InputError,
+        "compute_chunk_sizes",
+        lambda y: dfit.fit(line, y.data[y.data > 0], {"x": X}),
+    ),
+    "a group that is NaN": (
+        InputError,
+        "fillna",
+        lambda y: dfit.fit(line, y, "x", cov={"groups": y.x.where(y.x > y.x[3])}),
+    ),
     "a time origin without times": (
         InputError,
         "leave it out",

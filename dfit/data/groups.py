@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
+from dask.utils import format_bytes
 
 from dfit.data.domain import Domain
-from dfit.data.inputs import kind_of, over
+from dfit.data.inputs import READ_WHOLE_BYTES, kind_of, over
 from dfit.data.plan import Source
 from dfit.errors import InputError
 
@@ -30,7 +31,13 @@ def group_source(domain: Domain, cov: Any) -> Source | None:
     array = wanted if isinstance(wanted, xr.DataArray) else data[wanted]
     array = over(data, array, "the groups")
     if array.chunks is not None:
-        raise InputError("the groups are a chunked array; type: .compute() on them first")
+        if array.nbytes > READ_WHOLE_BYTES:
+            raise InputError(
+                f"the groups take {format_bytes(array.nbytes)}; type cov={{'groups': groups.compute()}}"
+            )
+        array = array.compute()
+    if array.isnull().any():
+        raise InputError("a group is NaN; give every point a group, for example groups.fillna(-1)")
     _, codes = np.unique(array.values, return_inverse=True)
     if codes.max() < 1:
         raise InputError("cov by groups needs at least two groups; with one there is nothing to compare")

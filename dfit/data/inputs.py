@@ -41,6 +41,10 @@ def as_data(data: Any) -> xr.DataArray:
         )
     if kind not in "fiubc":
         raise InputError(f"{name} has dtype {y.dtype}; expected numbers. Type: y.astype(float)")
+    if any(np.isnan(size) for size in y.shape):
+        raise InputError(
+            f"{name} has unknown chunk sizes; type y.compute_chunk_sizes() on the dask array first"
+        )
     if y.size == 0:
         raise InputError(f"{name} has no points: its shape is {dict(y.sizes)}")
     return _never_whole(y)
@@ -145,7 +149,8 @@ def unknown_name(name: str, known: Iterable[Any], what: str, argument: str) -> s
 
 def _bare(values: Any) -> xr.DataArray:
     array = values if isinstance(values, (np.ndarray, dask.array.Array)) else np.asarray(values)
-    return xr.DataArray(array, dims=[f"dim_{i}" for i in range(array.ndim)])
+    # A dask array's own name is a token, not a word of the user's.
+    return xr.DataArray(array, dims=[f"dim_{i}" for i in range(array.ndim)]).rename(None)
 
 
 def _place(array: xr.DataArray, bad: np.ndarray) -> str:

@@ -32,6 +32,18 @@ def scaled(t, a, tau):
     return scale * decay(t, a, tau)
 
 
+def helper(t, a, tau):
+    return a * np.exp(-t / tau)
+
+
+def helper_times_four(t, a, tau):
+    return 4 * a * np.exp(-t / tau)
+
+
+def plain(t, a, tau):
+    return helper(t, a, tau)
+
+
 @pytest.fixture(scope="module")
 def noisy() -> xr.Dataset:
     t = np.linspace(0, 10, N)
@@ -59,16 +71,9 @@ def test_edited_global_changes_the_answer(client: Client, noisy: xr.Dataset, mon
 def test_edited_helper_changes_the_answer_of_a_plain_numpy_model(
     client: Client, noisy: xr.Dataset, monkeypatch
 ) -> None:
-    def plain(t, a, tau):
-        return np.asarray(helper(t, a, tau))
-
-    namespace = {"np": np}
-    exec("def helper(t, a, tau):\n    return a * np.exp(-t / tau)", namespace)
-    monkeypatch.setattr(sys.modules[__name__], "helper", namespace["helper"], raising=False)
     with pytest.warns(dfit.DfitWarning, match="finite differences"):
         before = dfit.fit(plain, noisy.y, {"t": noisy.t}, p0=[2, 1])
-    exec("def helper(t, a, tau):\n    return 4 * a * np.exp(-t / tau)", namespace)
-    monkeypatch.setattr(sys.modules[__name__], "helper", namespace["helper"])
+    monkeypatch.setattr(sys.modules[__name__], "helper", helper_times_four)
     with pytest.warns(dfit.DfitWarning, match="finite differences"):
         after = dfit.fit(plain, noisy.y, {"t": noisy.t}, p0=[2, 1])
     assert after.best_values["a"] == pytest.approx(before.best_values["a"] / 4, rel=1e-7)
