@@ -76,15 +76,6 @@ def decay(x, amplitude, tau, offset):
     return amplitude * jnp.exp(-x / tau) + offset
 
 
-def read_chunk(path: str, number: int) -> float:
-    """Read one chunk of x and y and nothing else."""
-    import zarr
-
-    at = slice(number * CHUNK, (number + 1) * CHUNK)
-    group = zarr.open_group(path, mode="r")
-    return float(group["x"][at][-1] + group["y"][at][-1])
-
-
 def limited(arguments: list[str], limit_bytes: int) -> subprocess.CompletedProcess[str]:
     """Run a part of this script in a process of its own, whose data segment the kernel limits."""
     limit = ["--limit-bytes", str(limit_bytes)]
@@ -129,10 +120,10 @@ def measure_passes(path: Path, limit_bytes: int, rounds: int) -> dict[str, list[
 
     from dfit.reduce import memory
     from dfit.reduce.allocator import tune_allocator
-    from tests.benchmarks.evaluators import evaluator_of
+    from tests.benchmarks.evaluators import evaluator_of, read_chunk
 
     data = open_data(path)
-    part = data[: min(data.size, 10 * CHUNK)]
+    part = data[: min(data.size, 30 * CHUNK)]  # small enough to be kept
     setup = {"threads_per_worker": 1, "memory_limit": limit_bytes, "dashboard_address": None}
     theta, chunks = np.array(list(TRUTH.values())), len(data.chunks[0])
     with (
@@ -149,7 +140,9 @@ def measure_passes(path: Path, limit_bytes: int, rounds: int) -> dict[str, list[
         in_memory = evaluator_of(decay, part, "x", START)
 
         def bare(where: Client) -> None:
-            where.gather(where.map(read_chunk, [str(path)] * chunks, range(chunks), pure=False))
+            where.gather(
+                where.map(read_chunk, [str(path)] * chunks, [CHUNK] * chunks, range(chunks), pure=False)
+            )
 
         calls = {
             "pass": (client, lambda: whole(theta), data.size),
