@@ -117,9 +117,14 @@ def _noise(equations: Equations) -> jax.Array:
     return SUMMING * equations.cost + ROUGHNESS * data
 
 
+def _worst_noise(equations: Equations) -> jax.Array:
+    """The same where the points' roundings do not average out: few different coordinates, many points."""
+    return SUMMING * equations.cost + ROUGHNESS * jnp.sqrt(equations.psi2 * equations.scale2)
+
+
 def _at_floor(equations: Equations, theta: jax.Array, here: Geometry) -> jax.Array:
     """Whether |t| is what the rounding of y, f and of theta itself leaves."""
-    data = ROUGHNESS * jnp.sqrt(equations.scale2 * here.rank / one_if_zero(equations.count))
+    data = ROUGHNESS * jnp.sqrt(equations.scale2)
     grid = 2 * EPS * norm(here.norms * theta)
     return (here.rank > 0) & (here.tangential <= data + grid)
 
@@ -127,7 +132,7 @@ def _at_floor(equations: Equations, theta: jax.Array, here: Geometry) -> jax.Arr
 def _accepted(state: State, at: Equations, before: Geometry, after: Geometry) -> jax.Array:
     # A product, not a ratio: the predicted decrease may be zero.
     fallen = state.equations.cost - at.cost > ACCEPT * state.predicted
-    no_higher = at.cost <= state.equations.cost + _noise(state.equations)
+    no_higher = at.cost <= state.equations.cost + _worst_noise(state.equations)
     polished = no_higher & (after.tangential < before.tangential)
     first = state.evaluations == 0
     return at.finite & (first | jnp.where(state.polishing, polished, fallen))
@@ -208,7 +213,7 @@ def _propose(
     """The next trial, and what the quadratic model says of it."""
     noise = _noise(moved.equations)
     polishing = here.tangential**2 / 2 <= noise
-    polishing |= ~accepted & (state.polishing | (state.predicted <= noise))
+    polishing |= ~accepted & (state.polishing | (state.predicted <= _worst_noise(moved.equations)))
     radius = jnp.where(polishing, jnp.inf, moved.radius)
     jacobian, residual = _halves(moved.equations)
     weights = one_if_zero(moved.scaling)
