@@ -43,8 +43,10 @@ from dfit.settings import Settings
 
 logger = logging.getLogger("dfit")
 
-PARTITION_BYTES = 128 << 20  # some 0.3 s of work; read and held at once by each thread of a worker
-TASKS_PER_THREAD = 4  # fewer leave threads idle at the end of a pass
+# Read and held at once by each thread of a worker: it sets the memory of a fit. Some 0.1 s of work or more,
+# against 1 ms that a task costs the scheduler.
+PARTITION_BYTES = 64 << 20
+TASKS_PER_THREAD = 3  # fewer leave threads idle at the end of a pass
 
 # Programs that passed `dfit.probe.check` in this process, which costs two compilations.
 _tried: set[tuple[str, bool]] = set()

@@ -16,9 +16,9 @@ from dfit.reduce.runners import Runner
 from dfit.reduce.task import Job, Point, Report
 from dfit.reduce.tree import Forest, insert, root
 
-# The sums of squares keep 16 - 2 log10(condition) digits of a standard deviation: beyond this
+# The sums of squares keep 16 - 2 log10(condition) digits of a standard deviation, 9 here; beyond this
 # condition the pass reduces triangles, which keep 16 - log10(condition).
-TRIANGLE_ABOVE = 1e4
+TRIANGLE_ABOVE = 3e3
 
 
 @dataclass
@@ -86,9 +86,9 @@ class PassEvaluator:
         layout = self._job.recipe.layout._replace(form=form)
         return replace(self._job, recipe=replace(self._job.recipe, layout=layout))
 
-    def point(self, theta: np.ndarray) -> Point:
+    def point(self, theta: np.ndarray, basis: np.ndarray | None = None) -> Point:
         """Where a pass at theta wants its sums; the first one surveys the data."""
-        return Point(np.asarray(theta, np.float64), self._held, self.survey is None)
+        return Point(np.asarray(theta, np.float64), self._held, self.survey is None, basis)
 
     def __call__(self, theta: np.ndarray, done: Forest | None = None) -> Equations:
         """Equations at theta; nodes of ``done`` are taken as they are."""
@@ -103,8 +103,13 @@ class PassEvaluator:
             self._job = self.job_for("triangle")
         return found
 
-    def reduce(self, theta: np.ndarray, form: str, done: Forest | None = None) -> Sums:
-        """Sums of one pass in any form; the first pass of a fit must be a call of the evaluator."""
+    def reduce(
+        self, theta: np.ndarray, form: str, done: Forest | None = None, basis: np.ndarray | None = None
+    ) -> Sums:
+        """Sums of one pass in any form; the first pass of a fit must be a call of the evaluator.
+
+        ``basis`` is where the form "groups" is summed, see `Point`.
+        """
         forest: Forest = dict(done or {})
         number = self.account.passes + 1
         finished = 0
@@ -120,7 +125,7 @@ class PassEvaluator:
             self._on_task(TaskDone(number, finished, len(self._partitions)))
 
         first = self.survey is None
-        self.runner.run(self.job_for(form), self.point(theta), dict(done or {}), take)
+        self.runner.run(self.job_for(form), self.point(theta, basis), dict(done or {}), take)
         self.account.passes = number
         return root(forest, form)
 
