@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from dfit.core.covariance import Covariance, covariance
+from dfit.core.covariance import NO_MINIMUM, Covariance, covariance, orthonormal
+from dfit.core.jackknife import jackknife
 from dfit.core.state import State, Status
 from dfit.core.sums import MISSING, Sums
 from dfit.errors import DataError, warn
@@ -98,39 +99,52 @@ def tallies_of(survey: Sums, last: Sums) -> Tallies:
 def _covariance(prepared: Prepared, settings: Settings, state: State) -> tuple[Covariance, int | None]:
     """Covariance at the accepted point, and the number of its groups if it is clustered.
 
-    A robust one takes a pass of its own, by groups two.
+    A robust one takes a pass of its own.
     """
     p, evaluator = prepared.parameters, prepared.evaluator
     varying = list(p.varying)
     equations, theta = state.equations, np.asarray(state.theta)
+    box = p.lower[varying], p.upper[varying]
     robust = settings.loss != "linear" or settings.cov is not None
-    bread = meat = groups = None
+    bread = meat = None
     n, k = float(equations.count), len(varying)
-    if robust and n > k:  # otherwise every residual is zero, and says nothing of the noise
+    # Of as many points as parameters every residual is zero, and says nothing of the noise.
+    if robust and equations.finite and n > k:
+        if settings.cov not in (None, "hc0", "hc1"):
+            return _by_groups(prepared, state)
         bread, meat = evaluator.reduce(theta, "sandwich").matrix
         if settings.cov == "hc1":
             meat = meat * (n / (n - k))
-        elif settings.cov not in (None, "hc0"):
-            scores = evaluator.reduce(theta, "scores").matrix
-            groups = int(np.count_nonzero(scores.any(axis=1)))  # those with a point that counts
-            if groups < 2:
-                raise DataError(
-                    "the points that are left belong to one group; type cov=None, or where= for more"
-                )
-            # Small-sample factor of Liang & Zeger's estimator as econometrics uses it (Cameron & Miller 2015)
-            meat = scores.T @ scores * (groups / (groups - 1)) * ((n - 1) / (n - k))
         if settings.loss == "linear":
             bread = None  # the root's own, which keeps more digits
-    found = covariance(
-        equations,
-        theta,
-        p.lower[varying],
-        p.upper[varying],
-        absolute_sigma=settings.absolute_sigma and not robust,
-        bread=bread,
-        meat=meat,
-    )
-    return found, groups
+    absolute = settings.absolute_sigma and not robust
+    return covariance(equations, theta, *box, absolute_sigma=absolute, bread=bread, meat=meat), None
+
+
+def _by_groups(prepared: Prepared, state: State) -> tuple[Covariance, int | None]:
+    """Covariance clustered by groups, and how many of them say something of a free parameter."""
+    p = prepared.parameters
+    varying = list(p.varying)
+    at = state.equations, np.asarray(state.theta), p.lower[varying], p.upper[varying]
+    basis = orthonormal(*at)
+    if basis.shape[1] == 0:  # every parameter is at a bound
+        return covariance(*at, absolute_sigma=False), None
+    table = prepared.evaluator.reduce(at[1], "groups", basis=basis).matrix
+    table = table[table.any(axis=1)]
+    if len(table) < 2:
+        raise DataError("the points that are left belong to one group; type cov=None, or where= for more")
+    found = jackknife(table, basis)
+    matrix = covariance(*at, absolute_sigma=False, half=found.half)
+    if not found.minimum:
+        matrix = matrix._replace(note=NO_MINIMUM)
+    if found.alone.any():
+        names = ", ".join(p.names[k] for k in np.array(varying)[found.alone])
+        note = (
+            f"no standard error by groups of {names}: without one of the groups the others do not determine it. "
+            "Join that group to another one"
+        )
+        matrix = matrix._replace(note="; ".join(filter(None, (matrix.note, note))))
+    return matrix, len(table)
 
 
 def message(status: Status, stopped: str | None, settings: Settings, offset: float) -> str:

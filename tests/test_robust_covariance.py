@@ -50,18 +50,69 @@ def test_unequal_variances_are_those_of_white(cov: str, factor: float) -> None:
     np.testing.assert_allclose(found.covar, expected, rtol=1e-6)
 
 
+def left_out(result: dfit.FitResult, day: np.ndarray, curvature: np.ndarray, psi: np.ndarray) -> np.ndarray:
+    """Jackknife over the days that are not negative, with NumPy's inverse."""
+    _, j = jacobian(result)
+    days = np.unique(day[day >= 0])
+    weighted = j * curvature[:, None]
+    bread = weighted[day >= 0].T @ j[day >= 0]
+    changes = [
+        np.linalg.solve(bread - weighted[day == g].T @ j[day == g], j[day == g].T @ psi[day == g])
+        for g in days
+    ]
+    return (days.size - 1) / days.size * np.transpose(changes) @ changes
+
+
 @pytest.mark.parametrize("left", [15, 6])
-def test_groups_are_those_of_liang_and_zeger_with_points_left(left: int) -> None:
-    where = left > DAY
-    found = fit({"groups": "day"}, where=where)
-    r, j = jacobian(found)
-    r, j = r[where], j[where]
-    by_group = np.stack([(j * r[:, None])[DAY[where] == g].sum(0) for g in range(left)])
-    bread = np.linalg.inv(j.T @ j)
-    n = where.sum()
-    expected = bread @ by_group.T @ by_group @ bread * left / (left - 1) * (n - 1) / (n - 3)
+def test_groups_are_left_out_one_at_a_time_if_they_have_points(left: int) -> None:
+    found = fit({"groups": "day"}, where=left > DAY)
+    expected = left_out(found, np.where(left > DAY, DAY, -1), np.ones(300), jacobian(found)[0])
     np.testing.assert_allclose(found.covar, expected, rtol=1e-6)
     assert found.groups == left
+
+
+def test_groups_of_a_robust_loss_weigh_their_points_as_the_loss_does() -> None:
+    found = fit({"groups": "day"}, loss="cauchy", f_scale=0.2)
+    r, _ = jacobian(found)
+    z = (r / 0.2) ** 2
+    expected = left_out(found, DAY, 1 / (1 + z) - 2 * z / (1 + z) ** 2, r / (1 + z))
+    np.testing.assert_allclose(found.covar, expected, rtol=1e-6)
+
+
+def test_both_parts_of_a_complex_point_are_in_its_group() -> None:
+    y = data((Y + 1j * RNG.normal(0, 0.1, 300)).astype(complex))
+
+    def model(t, a, tau, c):
+        return a * jnp.exp(-t / tau) + c * (1 + 0.2j)
+
+    found = dfit.fit(model, y, "t", p0=P0, cov={"groups": "day"})
+    a, tau, c = found.theta
+    e = np.exp(-T / tau)
+    columns = np.stack([e + 0j, a * e * T / tau**2 + 0j, np.full(300, 1 + 0.2j)], axis=1)
+    residual = y.values - (a * e + c * (1 + 0.2j))
+    j, r = (np.concatenate([part.real, part.imag]) for part in (columns, residual))
+    day = np.tile(DAY, 2)
+    rest = [(j[day != g], j[day == g], r[day == g]) for g in range(15)]
+    changes = np.array([np.linalg.solve(others.T @ others, own.T @ s) for others, own, s in rest])
+    np.testing.assert_allclose(found.covar, 14 / 15 * changes.T @ changes, rtol=1e-6)
+
+
+def test_groups_leave_a_parameter_at_its_bound_out() -> None:
+    low = data(Y - 2)
+    found = fit({"groups": "day"}, low, bounds={"c": (0, None)})
+    held = fit({"groups": "day"}, low, fixed={"c": 0.0})
+    assert found.covariance.at_lower[2]
+    np.testing.assert_allclose(found.covar[:2, :2], held.covar, rtol=1e-6)
+
+
+def test_a_parameter_that_one_group_alone_determines_is_named() -> None:
+    def step(t, day, a, b):
+        return a * jnp.exp(-t) + b * (day == 3)
+
+    y = data()
+    found = dfit.fit(step, y, {"t": "t", "day": "day"}, p0={"a": 1.0, "b": 0.0}, cov={"groups": "day"})
+    assert np.isnan(found.params["b"].stderr) and found.params["a"].stderr > 0
+    assert "by groups of b: without one of the groups" in found.fit_report()
 
 
 def test_groups_may_come_in_any_mapping_or_array() -> None:

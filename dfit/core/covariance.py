@@ -21,6 +21,7 @@ from dfit.core.subproblem import NULL
 
 # A parameter is lost with a larger share than this in the span that is not seen; noise reaches NULL / S.
 SHARE = 1e-7
+NO_MINIMUM = "the second derivative of the robust cost is not positive here: this is no minimum"
 
 
 class Covariance(NamedTuple):
@@ -68,6 +69,7 @@ def covariance(
     absolute_sigma: bool,
     bread: np.ndarray | None = None,
     meat: np.ndarray | None = None,
+    half: np.ndarray | None = None,
 ) -> Covariance:
     """Covariance of the varying parameters at theta.
 
@@ -84,21 +86,21 @@ def covariance(
         The matrix A in place of J^T J: the exact second derivative of a robust cost.
     meat : (p, p), optional
         The covariance B of the gradient: gives the sandwich A^-1 B A^-1 (Huber 1967).
+    half : (p, any), optional
+        The covariance is half half^T, whatever the noise, where the data see a parameter.
     """
-    root = np.asarray(equations.root, np.float64)
-    point, low, high = (np.asarray(values, np.float64) for values in (theta, lower, upper))
-    if not (equations.finite and np.isfinite(root).all()):
-        return _unknown(point.size)
-    jacobian, residual = root[:, :-1], root[:, -1]
-    at_lower, at_upper = pressed(point, jacobian.T @ residual, low, high)
+    if not (equations.finite and np.isfinite(equations.root).all()):
+        return _unknown(np.asarray(theta).size)
+    at_lower, at_upper, scale, seen, unseen, s = _frame(equations, theta, lower, upper)
     free = ~(at_lower | at_upper)
-    norms = np.linalg.norm(jacobian, axis=0)[free]
-    scale = np.where(norms > 0, norms, 1.0)
-    seen, unseen, s = _split(jacobian[:, free] / scale)
     nfree = round(float(equations.count)) - seen.shape[1]
     redchi = 2 * float(equations.cost) / nfree if nfree > 0 else np.nan
-    whole = meat is not None
-    half, negative = _half_inverse(seen, s, *(_scaled(given, free, scale) for given in (bread, meat)))
+    whole = meat is not None or half is not None
+    negative = False
+    if half is None:
+        half, negative = _half_inverse(seen, s, *(_scaled(given, free, scale) for given in (bread, meat)))
+    else:
+        half = np.asarray(half)[free] * scale[:, None]
     factor = 1.0 if absolute_sigma or whole else redchi
     lost = np.linalg.norm(unseen, axis=1) > max(SHARE, NULL / min(s, default=1.0))
     matrix = _embed(half @ half.T * factor / np.outer(scale, scale), free, lost)
@@ -109,6 +111,35 @@ def covariance(
     return Covariance(
         matrix, stderr, seen.shape[1], undetermined, at_lower, at_upper, nfree, redchi, float(condition), note
     )
+
+
+def orthonormal(equations: Equations, theta: ArrayLike, lower: ArrayLike, upper: ArrayLike) -> np.ndarray:
+    """A basis B (p, rank) of what the data see of the free parameters: J B has orthonormal columns."""
+    at_lower, at_upper, scale, seen, _, s = _frame(equations, theta, lower, upper)
+    basis = np.zeros((at_lower.size, s.size))
+    basis[~(at_lower | at_upper)] = seen / s / scale[:, None]
+    return basis
+
+
+class _Frame(NamedTuple):
+    at_lower: np.ndarray
+    at_upper: np.ndarray
+    scale: np.ndarray  # norms of the free columns
+    seen: np.ndarray
+    unseen: np.ndarray
+    s: np.ndarray
+
+
+def _frame(equations: Equations, theta: ArrayLike, lower: ArrayLike, upper: ArrayLike) -> _Frame:
+    """What is free, and what the data see of it."""
+    root = np.asarray(equations.root, np.float64)
+    point, low, high = (np.asarray(values, np.float64) for values in (theta, lower, upper))
+    jacobian, residual = root[:, :-1], root[:, -1]
+    at_lower, at_upper = pressed(point, jacobian.T @ residual, low, high)
+    free = ~(at_lower | at_upper)
+    norms = np.linalg.norm(jacobian, axis=0)[free]
+    scale = np.where(norms > 0, norms, 1.0)
+    return _Frame(at_lower, at_upper, scale, *_split(jacobian[:, free] / scale))
 
 
 def _split(scaled: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -157,7 +188,7 @@ def _note(free: np.ndarray, lost: np.ndarray, negative: bool, no_noise: bool) ->
     reasons = (
         (not free.all(), "no standard deviation at an active bound, and the others hold for that bound"),
         (bool(lost.any()), "an infinite standard deviation where the data do not determine a parameter"),
-        (negative, "the second derivative of the robust cost is not positive here: this is no minimum"),
+        (negative, NO_MINIMUM),
         (no_noise, "no degrees of freedom are left from which to estimate the noise"),
     )
     return "; ".join(words for holds, words in reasons if holds)

@@ -277,18 +277,21 @@ def leaf_kernel(evaluate: Evaluate, layout: Layout) -> Callable[..., dict[str, j
     return kernel
 
 
-def score_kernel(evaluate: Evaluate, layout: Layout) -> Callable[..., jax.Array]:
-    """Function (theta, leaf, scalars) -> scores w psi J of every point (p, S), zero where excluded.
+def row_kernel(evaluate: Evaluate, layout: Layout) -> Callable[..., dict[str, jax.Array]]:
+    """Function (theta, leaf, scalars) -> weighted J (p, S), influence psi (S,) and curvature (S,) by point.
 
-    The one kernel that holds p values per point; a cluster-robust covariance asks for it once.
+    Zero where excluded; (p, 2 S) and (2 S,) for complex data, real parts first.  The one kernel that holds p
+    values per point; a covariance by groups asks for it once.
     """
 
-    def kernel(theta: jax.Array, leaf: Leaf, scalars: Scalars) -> jax.Array:
+    def kernel(theta: jax.Array, leaf: Leaf, scalars: Scalars) -> dict[str, jax.Array]:
         index = jnp.arange(leaf.y.shape[-1])
         points = _points(evaluate, layout, theta, leaf, index, scalars)
-        scores = points.jacobian * (points.r * points.rho[1])
-        if layout.is_complex:
-            scores = scores[:, : index.size] + scores[:, index.size :]
-        return scores
+        _, rho1, rho2 = points.rho
+        return {
+            "jacobian": points.jacobian,
+            "psi": points.r * rho1,
+            "curvature": jnp.where(points.valid, rho1 + 2 * points.z * rho2, 0.0),
+        }
 
     return kernel

@@ -1,8 +1,8 @@
 """Sums: what one leaf, or any run of leaves, leaves behind; combined in pairs, in a fixed order.
 
 ``combine`` is associative to rounding and has the zero that a leaf without points gives.  The matrix is
-A A^T ("normal"), the triangle R ("triangle", compared as R^T R), the pair of sandwich matrices, or the
-summed scores of groups of points ("scores").
+A A^T ("normal"), the triangle R ("triangle", compared as R^T R), the pair of sandwich matrices, or a
+table of scores and curvatures of groups of points ("groups", see `dfit.core.jackknife`).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ DROPS = ("outside where", "y is NaN", "a coordinate is NaN", "sigma is NaN", "si
 MISSING = tuple(reason for reason in DROPS if reason.endswith("NaN"))
 # What must not occur at a point that counts.
 FAULTS = ("y is infinite", "a coordinate is infinite", "sigma is zero or negative")
-FORMS = ("normal", "triangle", "sandwich", "scores")
+FORMS = ("normal", "triangle", "sandwich", "groups")
 
 
 class Sums(NamedTuple):
@@ -26,7 +26,7 @@ class Sums(NamedTuple):
 
     Attributes
     ----------
-    matrix : (p + 1, p + 1), or (2, p, p) for a sandwich, or (groups, p) for scores
+    matrix : (p + 1, p + 1), or (2, p, p) for a sandwich, or a row for every group
     cost, psi2, count : float
         As in `Equations`.
     lag : (2,)
@@ -36,7 +36,7 @@ class Sums(NamedTuple):
     moments : (5,)
         Weight sum, mean of y (real, imaginary), weighted squares about the mean and about zero.
     groups : (groups,) int64
-        Which group each row of scores belongs to, ascending; empty otherwise.
+        Which group each row of a table belongs to, ascending; empty otherwise.
     """
 
     matrix: np.ndarray
@@ -55,7 +55,7 @@ def combine(a: Sums, b: Sums, form: str) -> Sums:
     matrix: np.ndarray
     if form == "triangle":
         matrix = np.asarray(np.linalg.qr(np.concatenate([a.matrix, b.matrix]), mode="r"))
-    elif form == "scores":
+    elif form == "groups":
         groups, place = np.unique(np.concatenate([a.groups, b.groups]), return_inverse=True)
         matrix = np.zeros((groups.size, a.matrix.shape[1]))
         np.add.at(matrix, place, np.concatenate([a.matrix, b.matrix]))

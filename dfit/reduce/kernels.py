@@ -20,7 +20,7 @@ import numpy as np
 
 from dfit import fingerprint
 from dfit.core.differences import differences
-from dfit.core.kernel import Layout, Leaf, Scalars, as_given, forward, leaf_kernel, score_kernel
+from dfit.core.kernel import Layout, Leaf, Scalars, as_given, forward, leaf_kernel, row_kernel
 from dfit.core.sums import Sums
 from dfit.errors import WorkerError
 from dfit.model import Model
@@ -61,7 +61,7 @@ class Kernel:
         self._model = Model.from_blob(recipe.model, constants)
         self._parameters: Parameters = cloudpickle.loads(recipe.parameters)
         _require_program(recipe, self._model, self._parameters)
-        build = score_kernel if recipe.layout.form == "scores" else leaf_kernel
+        build = row_kernel if recipe.layout.form == "groups" else leaf_kernel
         evaluate = self._evaluate() if recipe.traceable else as_given
         self._compiled = jax.jit(self._counted(build(evaluate, recipe.layout)))
         self._lock = threading.Lock()
@@ -95,7 +95,7 @@ class Kernel:
         return (jnp.asarray(full) @ by_varying).T
 
     def __call__(self, theta: np.ndarray, leaf: Leaf, scalars: Scalars) -> Any:
-        """Fields of `Sums` (or scores (p, S)) of one leaf as NumPy arrays."""
+        """What the kernel of the recipe gives for one leaf, as NumPy arrays."""
         if not self.recipe.traceable:
             leaf = leaf._replace(given=self._by_differences(theta, leaf, scalars.context))
         with float64_on_cpu(), fingerprint.fresh(self.recipe.fingerprint):

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from dfit.core.jackknife import group_table
 from dfit.core.kernel import Leaf, Scalars
 from dfit.core.sums import DROPS, FAULTS, MISSING, Sums
 from dfit.data.graph import Key, Work, load
@@ -51,11 +52,15 @@ class Job:
 
 @dataclass(frozen=True)
 class Point:
-    """Where a pass wants its sums: theta (p,), fixed values, and whether to survey the data."""
+    """Where a pass wants its sums: theta (p,), fixed values, and whether to survey the data.
+
+    ``basis`` (p, q): coordinates in which a table of groups is summed.
+    """
 
     theta: np.ndarray
     held: np.ndarray
     survey: bool
+    basis: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -199,12 +204,23 @@ def _leaf_sums(
         n,
     )
     out = kernel(point.theta, leaf, scalars)
-    if job.recipe.layout.form != "scores":
+    if job.recipe.layout.form != "groups":
         return as_sums(out)
-    groups, place = np.unique(by_role["group"][0][:n], return_inverse=True)
-    table = np.stack([np.bincount(place, row[:n], groups.size) for row in out], axis=1)
+    return _group_sums(out, by_role["group"][0], n, point.basis)
+
+
+def _group_sums(rows: dict[str, np.ndarray], codes: np.ndarray, n: int, basis: np.ndarray | None) -> Sums:
+    """Sums by group of what `row_kernel` gave for a leaf with these codes, padding included."""
+    groups, place = np.unique(codes[:n], return_inverse=True)
+    tables = []
+    for start in range(0, rows["psi"].size, codes.size):  # real, then imaginary residuals
+        psi, curvature, jacobian = (
+            rows[name][..., start : start + n] for name in ("psi", "curvature", "jacobian")
+        )
+        jacobian = jacobian if basis is None else basis.T @ jacobian
+        tables.append(group_table(jacobian, psi, curvature, place, groups.size))
     zero = np.zeros(len(DROPS) + len(FAULTS))
-    return Sums(table, 0.0, 0.0, 0.0, np.zeros(2), zero, np.zeros(5), groups)
+    return Sums(np.sum(tables, axis=0), 0.0, 0.0, 0.0, np.zeros(2), zero, np.zeros(5), groups)
 
 
 def _faults(sums: Sums, chunks: range, skipna: bool) -> list[Trouble]:

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dfit.core.kernel import Layout, Leaf, Scalars, forward, leaf_kernel, score_kernel
+from dfit.core.kernel import Layout, Leaf, Scalars, forward, leaf_kernel, row_kernel
 from dfit.core.sums import DROPS, FAULTS
 from dfit.precision import float64_on_cpu
 
@@ -56,7 +56,7 @@ def padded(values: np.ndarray | None, fill: Any = np.nan) -> np.ndarray | None:
 
 @cache
 def compiled(form: str, loss: str, predict: Any, is_complex: bool) -> Any:
-    build = score_kernel if form == "scores" else leaf_kernel
+    build = row_kernel if form == "groups" else leaf_kernel
     return jax.jit(build(forward(predict), Layout(form, loss, BLOCK, is_complex)))
 
 

@@ -92,14 +92,16 @@ def test_sandwich_has_hessian_bread_and_squared_score_meat(loss: str) -> None:
     np.testing.assert_allclose(meat, score.T @ score, rtol=1e-11, atol=1e-12)
 
 
-def test_scores_are_those_of_each_point_and_zero_where_excluded() -> None:
+def test_rows_are_those_of_each_point_and_zero_where_excluded() -> None:
     points = points_of(200, sigma=True)
     where = np.arange(200) % 3 > 0
     p = plain(points, "huber", 0.7)
-    found = kernel_sums(points._replace(where=where), "scores", "huber", 0.7)
-    expected = np.where(where, (p["jacobian"] * (p["r"] * p["rho"][1])[:, None]).T, 0)
-    np.testing.assert_allclose(found[:, :200], expected, rtol=1e-12, atol=1e-14)
-    assert (found[:, 200:] == 0).all()
+    found = kernel_sums(points._replace(where=where), "groups", "huber", 0.7)
+    _, rho1, rho2 = p["rho"]
+    expected = {"jacobian": p["jacobian"].T, "psi": p["r"] * rho1, "curvature": rho1 + 2 * p["z"] * rho2}
+    for name, values in expected.items():
+        np.testing.assert_allclose(found[name][..., :200], np.where(where, values, 0), rtol=1e-12, atol=1e-14)
+        assert (found[name][..., 200:] == 0).all()
 
 
 @pytest.mark.parametrize("form", ["normal", "triangle"])

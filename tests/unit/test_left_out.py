@@ -61,12 +61,11 @@ def test_points_that_do_not_count_leave_the_sums_of_the_others(
     assert {k: v for k, v in counted.items() if v} == {reason: at.size}
 
 
-@pytest.mark.parametrize("form", ["normal", "triangle", "sandwich", "scores"])
+@pytest.mark.parametrize("form", ["normal", "triangle", "sandwich", "groups"])
 def test_a_leaf_without_a_single_point_that_counts_is_zero(form: str) -> None:
     points = points_of(100)._replace(x=np.full(100, np.nan), y=np.full(100, np.nan))
     found = kernel_sums(points, form)
-    fields = {"matrix": found} if form == "scores" else found
-    assert all((value == 0).all() for name, value in fields.items() if name != "counts")
+    assert all((value == 0).all() for name, value in found.items() if name != "counts")
 
 
 @pytest.mark.parametrize("form", ["normal", "triangle", "sandwich"])

@@ -7,7 +7,7 @@ import pytest
 
 from dfit.core.sums import FORMS, Sums, combine, condition, equations, square_root
 
-REAL = [form for form in FORMS if form != "scores"]
+REAL = [form for form in FORMS if form != "groups"]
 
 
 def sums_of(rows: np.ndarray, weight: np.ndarray, form: str, groups: np.ndarray) -> Sums:
@@ -17,10 +17,10 @@ def sums_of(rows: np.ndarray, weight: np.ndarray, form: str, groups: np.ndarray)
         "normal": rows.T @ rows,
         "triangle": np.linalg.qr(np.vstack([rows, np.zeros((rows.shape[1],) * 2)]), mode="r"),
         "sandwich": np.stack([rows.T @ rows, rows.T @ (rows * rows[:, -1:] ** 2)]),
-        "scores": np.zeros((0, rows.shape[1])),
+        "groups": np.zeros((0, rows.shape[1])),
     }[form]
     numbers = np.empty(0, np.int64)
-    if form == "scores":
+    if form == "groups":
         numbers = np.unique(groups)
         matrix = np.stack([rows[groups == g].sum(0) for g in numbers]) if n else matrix
     r = rows[:, -1]
