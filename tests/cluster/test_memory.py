@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import xarray as xr
-from distributed import Client
+from distributed import Client, LocalCluster
 
 import dfit
 
@@ -22,15 +22,22 @@ def model(t, a, tau, c):
 
 @pytest.mark.parametrize("partition", ["8 MiB", "64 MiB"])
 def test_measured_peak_stays_under_the_predicted_one(
-    client: Client, caplog: pytest.LogCaptureFixture, partition: str, tmp_path
+    caplog: pytest.LogCaptureFixture, partition: str, tmp_path
 ) -> None:
     n = 12_000_000
     t = np.linspace(0, 10, n)
     y = 3 * np.exp(-t / 2) + 1 + np.random.default_rng(1).normal(0, 0.1, n)
-    xr.Dataset({"y": ("i", y), "t": ("i", t)}).chunk(i=500_000).to_zarr(tmp_path / "d.zarr", zarr_format=2)
+    chunks = {"y": {"chunks": (500_000,)}, "t": {"chunks": (500_000,)}}
+    xr.Dataset({"y": ("i", y), "t": ("i", t)}).to_zarr(tmp_path / "d.zarr", zarr_format=2, encoding=chunks)
     stored = xr.open_zarr(tmp_path / "d.zarr")
-    client.restart()
-    with dask.config.set({"dfit.partition-bytes": partition}), caplog.at_level(logging.INFO, "dfit"):
+    with (
+        LocalCluster(
+            n_workers=2, threads_per_worker=1, dashboard_address=":0", memory_limit="2GiB"
+        ) as cluster,
+        Client(cluster),
+        dask.config.set({"dfit.partition-bytes": partition}),
+        caplog.at_level(logging.INFO, "dfit"),
+    ):
         result = dfit.fit(model, stored.y, {"t": stored.t}, p0=[2, 1, 0])
     announced = re.search(r"predicted peak ([\d.]+ \w+) above", caplog.text)
     assert announced is not None

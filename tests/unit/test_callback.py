@@ -143,9 +143,13 @@ def hold(done):
 
 INTERRUPTED = """
 import json
+import signal
 import dask.array
 import numpy as np
 import dfit, held
+
+# A shell that starts jobs in the background has them ignore Ctrl-C, and children inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 t = np.linspace(0, 10, 200)
 y = 5 * np.exp(-t / 2) + 1 + 0.01 * np.sin(40 * t)
