@@ -98,7 +98,7 @@ def fit(
         scipy's robust losses: linear, soft_l1, huber, cauchy, arctan; covariance by the sandwich.
     cov : {"hc0", "hc1"} or {"groups": name}, optional
         Covariance robust against unequal variances (White 1982), or against noise that is shared by
-        the points of a group (Liang & Zeger 1986).
+        the points of a group (jackknife over groups, CR3: Bell & McCaffrey 2002).
     tol : float
         Converged when a further step would move no parameter by more than `tol` of its standard
         error (relative offset, Bates & Watts 1981).

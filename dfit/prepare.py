@@ -11,6 +11,7 @@ import cloudpickle
 import dask
 import dask.utils
 
+from dfit.core.jackknife import table_columns
 from dfit.core.kernel import Layout, block_points
 from dfit.data.domain import Domain
 from dfit.data.graph import upstream
@@ -48,6 +49,8 @@ logger = logging.getLogger("dfit")
 PARTITION_BYTES = 64 << 20
 TASKS_PER_THREAD = 3  # fewer leave threads idle at the end of a pass
 
+GROUP_TABLE_BYTES = 256 << 20  # every leaf may hold one of this size, and the jackknife some ten at the end
+
 # Programs that passed `dfit.probe.check` in this process, which costs two compilations.
 _tried: set[tuple[str, bool]] = set()
 
@@ -79,6 +82,8 @@ def prepare(
     _check_arguments(parameters, domain, settings)
     recipe = _tried_recipe(model, parameters, domain, settings)
     group = group_source(domain, settings.cov)
+    if group is not None:
+        _check_group_table(group, len(parameters.varying))
     sources = sources_of(domain) + (() if group is None else (group,))
     grid = chunk_grid(domain)
     chunks = list(chunks_in_order(grid))
@@ -106,6 +111,17 @@ def _check_arguments(parameters: Parameters, domain: Domain, settings: Settings)
     if residuals < varying:
         raise InputError(
             f"{residuals} points cannot determine {varying} parameters; fix some with fixed={{name: value}}"
+        )
+
+
+def _check_group_table(group: Source, varying: int) -> None:
+    groups = int(group.array.max()) + 1
+    size = 8 * groups * table_columns(varying)
+    if size > GROUP_TABLE_BYTES:
+        most = GROUP_TABLE_BYTES // (8 * table_columns(varying))
+        raise InputError(
+            f"{groups} groups of {varying} parameters need a table of {dask.utils.format_bytes(size)}; "
+            f"type coarser groups, at most {most}"
         )
 
 

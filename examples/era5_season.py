@@ -49,7 +49,10 @@ def fit_season(data: xr.DataArray, p0: dict[str, float] = START, **options) -> d
 
 
 def clustered_by_day(p0: dict[str, float] = START) -> dfit.FitResult:
-    """The same fit with standard deviations that let the hours of one day depend on each other."""
+    """The same fit with standard deviations that let the hours of one day depend on each other.
+
+    They come from leaving out one day at a time (jackknife over groups).
+    """
     data = temperature()
     by_day = data.assign_coords(day=data.time.dt.day)
     return fit_season(by_day, p0, cov={"groups": "day"})
