@@ -155,7 +155,10 @@ def _small_literal(node: Any) -> bool:
         return False
     if isinstance(node.value, np.ndarray):
         return node.value.nbytes <= SMALL_LITERAL_BYTES
-    return len(cloudpickle.dumps(node.value)) <= SMALL_LITERAL_BYTES
+    try:
+        return len(cloudpickle.dumps(node.value)) <= SMALL_LITERAL_BYTES
+    except TypeError:  # an open file: good in this process, and refused where it must travel
+        return True
 
 
 def _piece(graph: Mapping[Any, Any], names: Iterable[Any], kept: set[Any]) -> tuple[dict[Any, Any], set[Any]]:

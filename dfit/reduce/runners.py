@@ -22,6 +22,7 @@ from dask._task_spec import DataNode, Task, cull
 from dask.callbacks import Callback
 
 from dfit.data.graph import Upstream, Work, is_future
+from dfit.errors import InputError
 from dfit.fingerprint import of_values
 from dfit.reduce.kept import first_of_each, require_room, size_in_bytes
 from dfit.reduce.task import Arrays, Job, Point, Report, accumulate, bytes_read, combine_reports, read
@@ -115,7 +116,7 @@ class ClusterRunner:
     ) -> None:
         self._client = client
         self._works = upstream.works
-        self._blobs = [cloudpickle.dumps(work) for work in upstream.works]
+        self._blobs = [_pickled(work) for work in upstream.works]
         # Sent in every pass: where a partition's arrays are kept they must not travel again.
         self._light = [cloudpickle.dumps(work.without_data()) for work in upstream.works] if keep else []
         self._keep = keep
@@ -188,6 +189,17 @@ class ClusterRunner:
         self._arrays.clear()
         self._kept.clear()
         self._constants = {}
+
+
+def _pickled(work: Work) -> bytes:
+    try:
+        return cloudpickle.dumps(work)
+    except TypeError as error:
+        raise InputError(
+            f"the data cannot be sent to the workers: {error}. Let every worker open the file, type: "
+            'xr.open_dataset(path, engine="h5netcdf", phony_dims="sort", chunks={}) for HDF5 and NetCDF, '
+            "or xr.open_zarr(path)"
+        ) from error
 
 
 def read_pickled(blob: bytes, kept: Sequence[Any], *, job: Job) -> Arrays:
