@@ -34,8 +34,10 @@ CALLS = frozenset({"jit", "pjit", "closed_call", "custom_jvp_call", "custom_vjp_
 def acts_pointwise(model: Model) -> bool:
     """True if the program of a model that JAX can trace cannot mix its points; False says nothing.
 
-    Complex models are not judged, since those operations are not among the known ones.
+    Neither complex models nor those with constants are judged.
     """
+    if model.constants:
+        return False
     programs = [_program(model, size) for size in SIZES]
     if not all(_is_known(p.jaxpr, size) for p, size in zip(programs, SIZES, strict=True)):
         return False

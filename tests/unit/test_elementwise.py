@@ -29,6 +29,11 @@ def test_formula_of_single_points_is_known_to_be_one(func) -> None:
     assert of(func)
 
 
+def test_model_with_constants_is_left_to_a_trial() -> None:
+    model = Model.from_callable(lambda x, a, c: a * c[0] * x, "x", constants={"c": np.ones(3)})
+    assert not acts_pointwise(model)
+
+
 @pytest.mark.parametrize(
     "func",
     [
