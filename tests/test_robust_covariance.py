@@ -11,7 +11,7 @@ import pytest
 import xarray as xr
 
 import dfit
-from dfit.errors import DataError
+from dfit.errors import DataError, InputError
 
 RNG = np.random.default_rng(4)
 T = np.linspace(0, 6, 300)
@@ -105,6 +105,16 @@ def test_groups_leave_a_parameter_at_its_bound_out() -> None:
     np.testing.assert_allclose(found.covar[:2, :2], held.covar, rtol=1e-6)
 
 
+def test_groups_tell_what_the_data_do_not_determine() -> None:
+    def twice(t, a, tau, c, d):
+        return a * jnp.exp(-t / tau) + c + d
+
+    found = dfit.fit(twice, data(), "t", p0={**P0, "d": 0.0}, cov={"groups": "day"})
+    once = fit({"groups": "day"})
+    assert np.isinf([found.params[name].stderr for name in "cd"]).all()
+    np.testing.assert_allclose(found.covar[:2, :2], once.covar[:2, :2], rtol=1e-5)
+
+
 def test_a_parameter_that_one_group_alone_determines_is_named() -> None:
     def step(t, day, a, b):
         return a * jnp.exp(-t) + b * (day == 3)
@@ -124,6 +134,12 @@ def test_groups_may_come_in_any_mapping_or_array() -> None:
 def test_points_left_in_one_group_are_refused() -> None:
     with pytest.raises(DataError, match="one group"):
         fit({"groups": "day"}, where=DAY == 2)
+
+
+def test_more_groups_than_a_table_can_hold_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dfit.prepare.GROUP_TABLE_BYTES", 800)
+    with pytest.raises(InputError, match=r"15 groups of 3 parameters .* coarser groups, at most 11"):
+        fit({"groups": "day"})
 
 
 @pytest.mark.parametrize("cov", ["hc0", "hc1", {"groups": "day"}])
