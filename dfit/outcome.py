@@ -31,12 +31,12 @@ def finish(
     dropped = drops(survey)
     _warn_missing(dropped)
     account = evaluator.account
-    passes = max(account.passes, 1)
     run = Run(
         npasses=account.passes,
         nfev=account.passes,
         points_per_pass=prepared.domain.data.size,
-        bytes_per_pass=account.bytes_read // passes,
+        bytes_per_pass=account.first_bytes,
+        bytes_read=account.bytes_read,
         elapsed_s=elapsed_s,
         points_per_s=account.points / max(elapsed_s, 1e-9),
         compilations=account.compilations,

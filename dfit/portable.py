@@ -31,6 +31,7 @@ RUN = (
     "nfev",
     "points_per_pass",
     "bytes_per_pass",
+    "bytes_read",
     "elapsed_s",
     "points_per_s",
     "compilations",

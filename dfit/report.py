@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dfit.statistics import Estimate, Estimates
+from dfit.statistics import Estimate, Estimates, Run
 
 if TYPE_CHECKING:
     from dfit.result import FitResult
@@ -152,6 +152,13 @@ def _correlations(params: Estimates, least: float) -> list[str]:
     return [f"[[Correlations]] (unreported correlations are < {least:.3f})", *lines]
 
 
+def _bytes_per_pass(run: Run) -> str:
+    if not run.bytes_per_pass:
+        return "none, data in memory"
+    kept = run.npasses > 1 and run.bytes_read == run.bytes_per_pass
+    return size(run.bytes_per_pass) + (", read once and kept in memory" if kept else "")
+
+
 def _run(result: FitResult) -> list[str]:
     run, dropped = result.run, result.tallies.dropped
     reasons = ", ".join(f"{reason}: {count:,}" for reason, count in dropped.items() if count)
@@ -160,7 +167,7 @@ def _run(result: FitResult) -> list[str]:
     rows = [
         ("passes over the data", f"{run.npasses}"),
         ("points per pass", f"{run.points_per_pass:,}"),
-        ("bytes per pass", size(run.bytes_per_pass)),
+        ("bytes per pass", _bytes_per_pass(run)),
         ("seconds", f"{run.elapsed_s:.3g}"),
         ("points per second", f"{run.points_per_s:,.0f}"),
         ("compilations", f"{run.compilations}"),

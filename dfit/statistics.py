@@ -58,6 +58,7 @@ class Run:
     ----------
     npasses : full passes over the data.
     nfev : evaluations in all, those of a warm-up included.
+    bytes_per_pass, bytes_read : what the first pass read, and all of them; 0 for data in memory.
     peak_bytes : largest memory of a worker above an idle one.
     form : "JtJ" or "QR": what a pass adds up.
     dims : the fitted dimensions.
@@ -68,6 +69,7 @@ class Run:
     nfev: int
     points_per_pass: int
     bytes_per_pass: int
+    bytes_read: int
     elapsed_s: float
     points_per_s: float
     compilations: int

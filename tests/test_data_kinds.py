@@ -150,7 +150,8 @@ def test_sigma_and_mask_may_lie_along_fewer_dimensions() -> None:
 
 @pytest.mark.parametrize("kind", ["<f4", ">f4", "<f8", ">f8", "f2", "longdouble", "i2", ">i4", "u1", "?"])
 def test_every_type_of_real_number_is_summed_in_float64(kind: str) -> None:
-    values = np.abs(VALUES * 10).astype(kind)
+    # Every number is true as a bool, and a constant has no best tau.
+    values = VALUES > 1.5 if kind == "?" else np.abs(VALUES * 10).astype(kind)
     expected = fit(array(values.astype(float)))
     same(fit(array(values, time=20)), expected)
     same(fit(array(values)), expected)
@@ -222,7 +223,6 @@ def test_three_dimensions_with_coordinates_along_one_read_only_y(
     data = xr.DataArray(values.astype("f4"), dims=list(axes), coords=axes).chunk(x=7, y=11, z=24)
     found = dfit.fit(box, data, ("x", "y", "z"), p0=[1, 1, 1])
     passes = 1 if kept else found.npasses
-    assert found.run.bytes_per_pass * found.npasses == pytest.approx(
-        4 * data.size * passes, abs=found.npasses
-    )
+    assert found.run.bytes_per_pass == 4 * data.size
+    assert found.run.bytes_read == 4 * data.size * passes
     assert found.best_values == pytest.approx({"a": 2, "b": 1.5, "c": 0.7}, rel=0.01)

@@ -28,6 +28,7 @@ class Account:
     passes: int = 0
     points: int = 0
     bytes_read: int = 0
+    first_bytes: int = 0
     read_s: float = 0.0
     compute_s: float = 0.0
     compilations: int = 0
@@ -127,6 +128,8 @@ class PassEvaluator:
         first = self.survey is None
         self.runner.run(self.job_for(form), self.point(theta, basis), dict(done or {}), take)
         self.account.passes = number
+        if first:
+            self.account.first_bytes = self.account.bytes_read
         return root(forest, form)
 
     def _refuse(self, report: Report) -> None:

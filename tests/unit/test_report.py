@@ -74,7 +74,7 @@ def test_run_section_says_what_the_fit_cost(result):
     found = {key.strip(): value for key, value in run.items()}
     assert found["passes over the data"] == "5"
     assert found["points per pass"] == "101"
-    assert found["bytes per pass"] == "808 B"
+    assert found["bytes per pass"] == "808 B, read once and kept in memory"
     assert found["points per second"] == "202"
     assert found["compilations"] == "1"
     assert found["dropped points"] == "3 (y is NaN: 3)"
