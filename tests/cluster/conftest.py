@@ -12,7 +12,9 @@ from distributed import Client, LocalCluster
 def two_workers() -> Iterator[Client]:
     """Client of a cluster of two worker processes with one thread each."""
     with (
-        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0", memory_limit="2GiB") as cluster,
+        LocalCluster(
+            n_workers=2, threads_per_worker=1, dashboard_address=":0", memory_limit="2GiB"
+        ) as cluster,
         Client(cluster, set_as_default=False) as client,
     ):
         yield client

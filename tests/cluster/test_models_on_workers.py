@@ -94,7 +94,9 @@ def test_worker_with_another_copy_of_a_module_is_refused_by_name(
     file.write_text(source.format("1.5"))
     monkeypatch.syspath_prepend(str(tmp_path))
     changed = importlib.import_module("model_of_the_lab")
-    with pytest.raises(dfit.WorkerError, match=r"another shape than the client \(module 'model_of_the_lab'\)"):
+    with pytest.raises(
+        dfit.WorkerError, match=r"another shape than the client \(module 'model_of_the_lab'\)"
+    ):
         dfit.fit(changed.shape, noisy.y, {"t": noisy.t}, p0=[2, 1])
 
 

@@ -81,7 +81,9 @@ def finish(
             float((weight * np.abs(y) ** 2).sum()),
             0.01,
         ),
-        "run": Run(5, 7, y.size, 8 * y.size, 8 * y.size, 0.5, 2.0 * y.size, 1, 3 << 20, "JtJ", 2, domain.data.dims),
+        "run": Run(
+            5, 7, y.size, 8 * y.size, 8 * y.size, 0.5, 2.0 * y.size, 1, 3 << 20, "JtJ", 2, domain.data.dims
+        ),
         "status": Status.OFFSET,
         "message": "a further step would change no parameter by more than 1e-8 of its standard error",
         "success": True,
