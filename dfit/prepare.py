@@ -17,6 +17,7 @@ from dfit.data.domain import Domain
 from dfit.data.graph import upstream
 from dfit.data.groups import group_source
 from dfit.data.plan import (
+    LEAF_POINTS,
     Chunk,
     Partition,
     Source,
@@ -44,11 +45,9 @@ from dfit.settings import Settings
 
 logger = logging.getLogger("dfit")
 
-# Read and held at once by each thread of a worker: it sets the memory of a fit. Some 0.1 s of work or more,
-# against 1 ms that a task costs the scheduler.
-PARTITION_BYTES = 64 << 20
-TASKS_PER_THREAD = 3  # fewer leave threads idle at the end of a pass
-
+# A task of some 0.1 s of work or more, against 2 ms that it costs client and scheduler.
+PARTITION_BYTES = 128 << 20
+TASKS_PER_THREAD = 4  # fewer leave threads idle at the end of a pass
 GROUP_TABLE_BYTES = 256 << 20  # every leaf may hold one of this size, and the jackknife some ten at the end
 
 # Programs that passed `dfit.probe.check` in this process, which costs two compilations.
@@ -162,8 +161,8 @@ def _place(
         client = None
     memory = memory_of(get, client, per_point * total if lazy else 0)
     partitions = partitions_of(chunks, partition_points(per_point, total, memory.threads))
-    largest = max(p.points for p in partitions) * per_point
-    memory = memory.with_partition(largest, leaf_size(chunks), len(parameters.varying))
+    largest = max(LEAF_POINTS, *(chunk.size for chunk in chunks)) * per_point
+    memory = memory.with_chunk(largest, leaf_size(chunks), len(parameters.varying))
     logger.info("%s", memory.sentence(len(partitions), total))
     shared = upstream(sources, grid, partitions)
     runner: Runner
@@ -189,6 +188,7 @@ def _job(recipe: Recipe, domain: Domain, settings: Settings, sources: Sequence[S
 
 
 def partition_points(per_point: int, total: int, threads: int) -> int:
-    """Points of a partition: a bounded number of bytes, and tasks for every thread."""
+    """Points of a partition: a bounded number of bytes, and as many tasks for every thread."""
     limit = dask.utils.parse_bytes(dask.config.get("dfit.partition-bytes", PARTITION_BYTES))
-    return max(1, min(limit // max(per_point, 1), -(-total // (TASKS_PER_THREAD * threads))))
+    rounds = max(TASKS_PER_THREAD, -(-total * per_point // (limit * threads)))
+    return max(1, -(-total // (rounds * threads)))

@@ -16,11 +16,10 @@ import cloudpickle
 import dask
 import dask.array
 import numpy as np
-from dask._task_spec import Alias, DataNode, GraphNode, convert_legacy_graph, cull, execute_graph
+from dask._task_spec import Alias, DataNode, GraphNode, convert_legacy_graph, cull
 from dask.core import toposort
 
 from dfit.data.plan import Chunk, Partition, Source
-from dfit.errors import DataError
 
 SHARED = -1
 SMALL_LITERAL_BYTES = 100_000
@@ -174,46 +173,3 @@ def _piece(graph: Mapping[Any, Any], names: Iterable[Any], kept: set[Any]) -> tu
             piece[key] = graph[key]
             todo += graph[key].dependencies
     return piece, needs
-
-
-def load(work: Work, sources: Sequence[tuple[str, Any]], kept: Mapping[Any, Any]) -> list[list[np.ndarray]]:
-    """Arrays of every chunk of a partition, one per source, C-contiguous.
-
-    ``sources`` are (role, time axis or None). Runs on the worker.
-    """
-    names = {item.name for row in work.items for item in row if isinstance(item, Key)}
-    values = dict(kept)
-    if work.graph:
-        values = dict(execute_graph(work.graph, cache=values, keys=names | set(kept)))
-    out = []
-    for chunk, row in zip(work.partition.chunks, work.items, strict=True):
-        arrays = []
-        for (role, time), item in zip(sources, row, strict=True):
-            array = _missing_as_nan(values[item.name] if isinstance(item, Key) else item)
-            if time is not None:
-                array = time.offsets(array)
-            if role == "y" and array.shape != chunk.shape:
-                raise DataError(
-                    f"partition {work.partition.index}: a chunk of y has shape {array.shape}, "
-                    f"its array announces {chunk.shape}. Type: y = y.persist(); y.compute_chunk_sizes()"
-                )
-            arrays.append(_native(array))
-        out.append(arrays)
-    return out
-
-
-def _missing_as_nan(values: Any) -> np.ndarray:
-    """Values as a plain array; masked ones become NaN, or False in a mask."""
-    if not isinstance(values, np.ma.MaskedArray):
-        return np.asarray(values)
-    if values.dtype.kind not in "bmM":
-        values = values.astype(np.result_type(values.dtype, np.float64))
-    missing: Any = {"b": False, "m": np.timedelta64("NaT"), "M": np.datetime64("NaT")}
-    return np.asarray(values.filled(missing.get(values.dtype.kind, np.nan)))
-
-
-def _native(array: np.ndarray) -> np.ndarray:
-    """The array C-contiguous, in this machine's byte order, and no wider than float64."""
-    widest = {"f": np.dtype(np.float64), "c": np.dtype(np.complex128)}.get(array.dtype.kind, array.dtype)
-    narrow = array.dtype.itemsize <= widest.itemsize
-    return np.ascontiguousarray(array, array.dtype.newbyteorder("=") if narrow else widest)

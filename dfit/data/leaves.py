@@ -6,7 +6,7 @@ dimension never exists at full size.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -60,7 +60,7 @@ def copy_range(view: np.ndarray, start: int, stop: int, out: np.ndarray) -> None
 def gather(
     segments: Sequence[Segment],
     chunks: Sequence[Chunk],
-    arrays: Sequence[Sequence[np.ndarray]],
+    arrays: Mapping[int, Sequence[np.ndarray]],
     axes: Sequence[Sequence[int]],
     size: int,
     slabs: dict[int, np.ndarray] | None = None,

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 # Of the memory that is free when a fit begins, data kept between passes may take this part: dask
 # starts to spill at 0.6 of a worker's limit, and a pass needs room beside them.
 KEEP_FRACTION = 0.4
-# Reading holds a chunk in compressed form, decoded, and as one array of the partition.
+# Reading holds a chunk in compressed form, decoded, and as the array of the leaf in hand.
 COPIES_WHILE_READING = 2.5
 # JAX, its compiler and the code of a kernel in a process that has not used them before.
 FIRST_USE_BYTES = 250 << 20
@@ -53,12 +53,12 @@ class Memory:
         free = int(KEEP_FRACTION * self.limit * max(self.workers, 1))
         return free - self.data if self.keep else free
 
-    def with_partition(self, partition: int, leaf_points: int, columns: int) -> Memory:
-        """With the predicted peak for partitions of so many bytes."""
+    def with_chunk(self, chunk: int, leaf_points: int, columns: int) -> Memory:
+        """With the predicted peak for chunks of so many bytes."""
         per_worker = -(-self.threads // max(self.workers, 1))
         # A leaf's arrays are copied into aligned ones, and a block holds its value and derivatives.
         leaf = leaf_points * 8 * 6 + (columns + 16) * 8 * (1 << 15)
-        peak = FIRST_USE_BYTES + per_worker * int(COPIES_WHILE_READING * partition + leaf)
+        peak = FIRST_USE_BYTES + per_worker * int(COPIES_WHILE_READING * chunk + leaf)
         if self.keep:
             peak += -(-self.data // max(self.workers, 1))
         return replace(self, partition_peak=peak)

@@ -6,6 +6,7 @@ over the partitions and gives each `Report` to the caller as it completes, in an
 
 from __future__ import annotations
 
+import pickle
 import sys
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -174,10 +175,10 @@ class ClusterRunner:
         if len(futures) > COMBINE_ABOVE:
             runs = [futures[i : i + FAN_IN] for i in range(0, len(futures), FAN_IN)]
             form = job.recipe.layout.form
-            futures = self._client.map(combine_reports, runs, form=form, pure=False, key="dfit-combine")
+            futures = self._client.map(combine_pickled, runs, form=form, pure=False, key="dfit-combine")
         try:
-            for _, result in as_completed(futures, with_results=True):
-                for report in result if isinstance(result, list) else [result]:
+            for _, blob in as_completed(futures, with_results=True):
+                for report in pickle.loads(blob):
                     on_report(report)
         finally:
             # After an error or an interrupt nothing of the pass may go on running.
@@ -216,14 +217,23 @@ def accumulate_pickled(
     point: Point,
     constants: Mapping[str, np.ndarray],
     done: Forest,
-) -> Report:
-    """`accumulate` for a pickled work, whose arrays may be there already."""
+) -> bytes:
+    """`accumulate` for a pickled work, whose arrays may be there already; the report as one run of bytes.
+
+    Left to itself distributed sends each of the many small arrays of a report apart.
+    """
     work = cloudpickle.loads(blob)
     if arrays is None:
-        return accumulate(job, work, point, constants, kept, done)
+        return pickle.dumps([accumulate(job, work, point, constants, kept, done)])
     report = accumulate(job, work, point, constants, kept, done, {work.partition.index: arrays})
-    # A partition that is kept was read for the first pass, which is the one that surveys.
-    return replace(report, bytes_read=bytes_read(work, arrays)) if point.survey else report
+    if point.survey:  # the first pass, for which the partition was read
+        report = replace(report, bytes_read=bytes_read(work, arrays))
+    return pickle.dumps([report])
+
+
+def combine_pickled(blobs: Sequence[bytes], form: str) -> bytes:
+    """`combine_reports` for pickled reports."""
+    return pickle.dumps(combine_reports([report for blob in blobs for report in pickle.loads(blob)], form))
 
 
 def unfinished(works: Sequence[Work], done: Forest) -> Iterator[Work]:

@@ -17,8 +17,9 @@ import numpy as np
 from dfit.core.jackknife import group_table
 from dfit.core.kernel import Leaf, Scalars
 from dfit.core.sums import DROPS, FAULTS, MISSING, Sums
-from dfit.data.graph import Key, Work, load
+from dfit.data.graph import Key, Work
 from dfit.data.leaves import gather
+from dfit.data.loading import Loader
 from dfit.data.plan import leaves_of
 from dfit.errors import WorkerError
 from dfit.reduce.allocator import reset_peak, resident_bytes, tune_allocator
@@ -96,24 +97,34 @@ def _idle_bytes(fit: str) -> int:
 
 
 def read(job: Job, work: Work, kept: Sequence[Any]) -> Arrays:
-    """Arrays of a partition; a read that fails is tried again, ``retries`` times.
+    """Arrays of all chunks of a partition, to be kept in memory."""
+    loader = loader_of(job, work, kept)
+    return [read_chunk(job, loader, work.partition.index, k) for k in range(len(work.items))]
+
+
+def loader_of(job: Job, work: Work, kept: Sequence[Any]) -> Loader:
+    """Loader of a partition, from the values of the kept keys that it needs."""
+    if job.tune:
+        tune_allocator()
+    values = dict(zip(work.needs, kept, strict=True))
+    return Loader(work, [(role, time_axis) for role, _, time_axis in job.sources], values)
+
+
+def read_chunk(job: Job, loader: Loader, partition: int, number: int) -> list[np.ndarray]:
+    """Arrays of one chunk; a read that fails is tried again, ``retries`` times.
 
     Raises
     ------
     WorkerError
         With the partition and the process, when the last try failed.
     """
-    if job.tune:
-        tune_allocator()
-    values = dict(zip(work.needs, kept, strict=True))
-    roles = [(role, time_axis) for role, _, time_axis in job.sources]
     for attempt in range(job.retries + 1):
         try:
-            return load(work, roles, values)
+            return loader.chunk(number)
         except OSError as error:  # time-outs are a kind of it
             if attempt == job.retries:
                 raise WorkerError(
-                    f"partition {work.partition.index} could not be read in process {_process()} "
+                    f"partition {partition} could not be read in process {_process()} "
                     f"after {attempt + 1} tries: {type(error).__name__}: {error}"
                 ) from error
             time.sleep(FIRST_PAUSE_S * 2**attempt)
@@ -150,13 +161,12 @@ def accumulate(
     idle = _idle_bytes(job.fit)
     started = time.perf_counter()
     partition = work.partition
-    arrays = None if store is None else store.get(partition.index)
+    loader = loader_of(job, work, kept)
     size = 0
-    if arrays is None:
-        arrays = read(job, work, kept)
-        size = bytes_read(work, arrays)
-        if store is not None:
-            store[partition.index] = arrays
+    if store is not None and partition.index not in store:
+        store[partition.index] = read(job, work, kept)
+        size = bytes_read(work, store[partition.index])
+    held: dict[int, list[np.ndarray]] = {} if store is None else dict(enumerate(store[partition.index]))
     read_s = time.perf_counter() - started
     kernel = kernel_for(job.recipe, constants)
     forest: Forest = {}
@@ -170,7 +180,15 @@ def accumulate(
         node = (0, partition.first_leaf + number)
         if done and covers(done, node[1]):
             continue
-        slabs, n = gather(segments, partition.chunks, arrays, axes, job.leaf_size, copies)
+        reading = time.perf_counter()
+        if store is None:
+            wanted = [s.chunk for s in segments]
+            held = {k: held[k] for k in wanted if k in held}  # what came before goes before more is read
+            for k in wanted:
+                if k not in held:
+                    held[k] = read_chunk(job, loader, partition.index, k)
+        read_s += time.perf_counter() - reading
+        slabs, n = gather(segments, partition.chunks, held, axes, job.leaf_size, copies)
         points += n
         sums = _leaf_sums(job, kernel, point, slabs, n, scalars)
         trouble += _faults(sums, range(segments[0].chunk, segments[-1].chunk + 1), job.skipna)
@@ -179,7 +197,7 @@ def accumulate(
         partition.index,
         forest,
         points,
-        size,
+        size + loader.bytes_read,
         read_s,
         time.perf_counter() - started - read_s,
         kernel.new_compilations(),

@@ -12,9 +12,15 @@ import xarray as xr
 from dask.local import get_sync
 
 from dfit.data.domain import Domain
-from dfit.data.graph import Upstream, load, upstream
+from dfit.data.graph import Upstream, upstream
+from dfit.data.loading import Loader
 from dfit.data.plan import chunk_grid, chunks_in_order, partitions_of, sources_of
 from dfit.errors import DataError
+
+
+def load(work, sources, kept):
+    loader = Loader(work, sources, kept)
+    return [loader.chunk(k) for k in range(len(work.items))]
 
 
 class Counted:
