@@ -45,8 +45,8 @@ from dfit.settings import Settings
 
 logger = logging.getLogger("dfit")
 
-# A task of some 0.1 s of work or more, against 2 ms that it costs client and scheduler.
-PARTITION_BYTES = 128 << 20
+# Some 0.2 s of work, against 2 ms that a task costs client and scheduler; memory follows from the chunks.
+PARTITION_BYTES = 256 << 20
 TASKS_PER_THREAD = 4  # fewer leave threads idle at the end of a pass
 GROUP_TABLE_BYTES = 256 << 20  # every leaf may hold one of this size, and the jackknife some ten at the end
 

@@ -149,22 +149,26 @@ def _groups(sizes: Sequence[int], leaf_points: int) -> Iterator[tuple[int, int]]
 
 
 def partitions_of(chunks: Sequence[Chunk], points: int) -> list[Partition]:
-    """Partitions of at most ``points`` points where chunks allow it, one group of leaves at least."""
+    """Partitions of about ``points`` points, one group of leaves at least.
+
+    Each ends at the group nearest to a multiple of ``points``, so that as many come out as were meant.
+    """
     out: list[Partition] = []
-    begin, held, first_leaf, leaves = 0, 0, 0, 0
+    begin, first_leaf, leaves, covered, goal = 0, 0, 0, 0, points
 
     def close(end: int) -> None:
-        nonlocal begin, held, first_leaf, leaves
+        nonlocal begin, first_leaf, leaves, goal
         out.append(Partition(len(out), first_leaf, leaves, tuple(chunks[begin:end])))
-        begin, held, first_leaf, leaves = end, 0, first_leaf + leaves, 0
+        begin, first_leaf, leaves = end, first_leaf + leaves, 0
+        goal = max(goal, covered) + points
 
     for first, last in _groups([c.size for c in chunks], LEAF_POINTS):
         size = sum(c.size for c in chunks[first:last])
-        if held and held + size > points:
+        if leaves and covered + size // 2 >= goal:
             close(first)
-        held += size
+        covered += size
         leaves += math.ceil(size / LEAF_POINTS) if last - first == 1 else 1
-    if held:
+    if leaves:
         close(len(chunks))
     return out
 

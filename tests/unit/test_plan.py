@@ -70,7 +70,7 @@ def test_partitions_hold_every_chunk_once_and_stay_small(grid: list[list[int]], 
     assert [p.index for p in partitions] == list(range(len(partitions)))
     for p in partitions:
         # one group of leaves is the least: a large chunk, or small ones up to a leaf
-        assert p.points <= max(points, SMALL_LEAF, *(c.size for c in p.chunks))
+        assert p.points <= points + max(SMALL_LEAF, *(c.size for c in p.chunks))
 
 
 @settings(max_examples=100, deadline=None)
