@@ -10,6 +10,7 @@ import pytest
 import xarray as xr
 from distributed import Client, LocalCluster
 
+import dfit
 from dfit.data.domain import build_domain
 from dfit.errors import WorkerError
 from dfit.events import TaskDone
@@ -86,6 +87,24 @@ def test_cluster_goes_on_from_finished_subtrees_with_the_same_bits() -> None:
         ready.close()
     assert len(tasks) == len(ready.partitions) - 3
     np.testing.assert_array_equal(rest.matrix, whole.matrix)
+
+
+def test_ill_conditioned_fit_that_starts_at_its_optimum_keeps_the_digits_of_its_standard_deviations() -> None:
+    t = np.linspace(0, 9, 5000)
+    columns = np.stack([np.ones_like(t), t + 300, (t + 300) ** 2], axis=1)
+    y = columns @ [1.0, 2.0, 0.5] + np.random.default_rng(2).normal(0, 0.1, t.size)
+
+    def parabola(t, a, b, c):
+        return a + b * (t + 300) + c * (t + 300) ** 2
+
+    optimum = dfit.fit(parabola, y, {"t": t}, p0=[1, 2, 0.5]).theta
+    again = dfit.fit(parabola, y, {"t": t}, p0=optimum)
+    q, r = np.linalg.qr(columns)
+    inverse = np.linalg.inv(r / np.linalg.norm(r, axis=0)) / np.linalg.norm(r, axis=0)[:, None]
+    noise = np.sqrt(np.sum((y - q @ (q.T @ y)) ** 2) / (t.size - 3))
+    expected = noise * np.linalg.norm(inverse, axis=1)
+    assert again.success and again.run.form == "QR"
+    np.testing.assert_allclose(again.covariance.stderr, expected, rtol=1e-8)
 
 
 def test_failed_read_is_tried_again_and_then_names_its_partition() -> None:

@@ -102,6 +102,7 @@ class PassEvaluator:
         found = equations(sums, form, float(self.survey.moments[4]))
         if form == "normal" and found.finite and condition(found.root) > TRIANGLE_ABOVE:
             self._job = self.job_for("triangle")
+            return self(theta)  # this point may be kept: its equations must have their digits
         return found
 
     def reduce(
