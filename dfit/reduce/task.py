@@ -182,11 +182,7 @@ def accumulate(
             continue
         reading = time.perf_counter()
         if store is None:
-            wanted = [s.chunk for s in segments]
-            held = {k: held[k] for k in wanted if k in held}  # what came before goes before more is read
-            for k in wanted:
-                if k not in held:
-                    held[k] = read_chunk(job, loader, partition.index, k)
+            held = _hold(job, loader, partition.index, held, [s.chunk for s in segments])
         read_s += time.perf_counter() - reading
         slabs, n = gather(segments, partition.chunks, held, axes, job.leaf_size, copies)
         points += n
@@ -205,6 +201,17 @@ def accumulate(
         max(resident_bytes()[1] - idle, 0),
         tuple(trouble),
     )
+
+
+def _hold(
+    job: Job, loader: Loader, partition: int, held: dict[int, list[np.ndarray]], wanted: Sequence[int]
+) -> dict[int, list[np.ndarray]]:
+    """The wanted chunks: those held already, and the rest read."""
+    held = {k: held[k] for k in wanted if k in held}  # the others go before more is read
+    for k in wanted:
+        if k not in held:
+            held[k] = read_chunk(job, loader, partition, k)
+    return held
 
 
 def _leaf_sums(
