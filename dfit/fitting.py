@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -197,12 +197,10 @@ def _passes(
 ) -> tuple[State, str | None]:
     """Pass after pass until the solver ends, or something else does: the last state, and what it was."""
     p, evaluator = prepared.parameters, prepared.evaluator
-    varying = list(p.varying)
-    tolerances = Tolerances(settings.tol, settings.ftol or 0.0, settings.xtol or 0.0, settings.gtol or 0.0)
-    state = first = start(p.init[varying])
+    state = start(p.init[list(p.varying)])
     cost = np.inf
     try:
-        for state in iterate(evaluator, first, p.lower[varying], p.upper[varying], tolerances):
+        for state in _states(prepared, settings):
             event = PassDone(
                 evaluator.account.passes,
                 p.by_name(state.theta),
@@ -226,6 +224,21 @@ def _passes(
             raise
         return state, BY_INTERRUPT
     return state, None
+
+
+def _states(prepared: Prepared, settings: Settings) -> Iterator[State]:
+    """The solver's states; where it ends on equations that have lost digits it goes on by triangles."""
+    p, evaluator = prepared.parameters, prepared.evaluator
+    varying = list(p.varying)
+    box = p.lower[varying], p.upper[varying]
+    tolerances = Tolerances(settings.tol, settings.ftol or 0.0, settings.xtol or 0.0, settings.gtol or 0.0)
+    running: Any = np.int32(Status.RUNNING)
+    for state in iterate(evaluator, start(p.init[varying]), *box, tolerances):
+        if state.status == Status.RUNNING or not evaluator.is_rough(state.theta):
+            yield state
+        else:
+            yield state._replace(status=running)
+            yield from iterate(evaluator, start(state.theta), *box, tolerances)
 
 
 def _told_to_stop(settings: Settings, event: PassDone) -> str | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
@@ -76,6 +77,7 @@ class PassEvaluator:
         self.account = Account()
         self.survey: Sums | None = None
         self.last: Sums | None = None
+        self._rough: np.ndarray | None = None
 
     @property
     def form(self) -> str:
@@ -102,8 +104,12 @@ class PassEvaluator:
         found = equations(sums, form, float(self.survey.moments[4]))
         if form == "normal" and found.finite and condition(found.root) > TRIANGLE_ABOVE:
             self._job = self.job_for("triangle")
-            return self(theta)  # this point may be kept: its equations must have their digits
+            self._rough = np.array(theta)
         return found
+
+    def is_rough(self, theta: Any) -> bool:
+        """Whether the equations at theta were sums of squares that lost digits: those that told of it."""
+        return self._rough is not None and np.array_equal(theta, self._rough)
 
     def reduce(
         self, theta: np.ndarray, form: str, done: Forest | None = None, basis: np.ndarray | None = None
