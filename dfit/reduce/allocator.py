@@ -52,7 +52,8 @@ def resident_bytes() -> tuple[int, int]:
     if not status.exists():
         return 0, 0
     fields = dict(line.split(":", 1) for line in status.read_text().splitlines() if ":" in line)
-    return tuple(int(fields[name].split()[0]) * 1024 for name in ("VmRSS", "VmHWM"))  # type: ignore[return-value]
+    now, peak = (int(fields[name].split()[0]) * 1024 for name in ("VmRSS", "VmHWM"))
+    return now, peak
 
 
 def reset_peak() -> None:
