@@ -187,11 +187,6 @@ def leaf_size(chunks: Sequence[Chunk]) -> int:
     return min(LEAF_POINTS, max(SMALLEST_LEAF, 1 << (largest_leaf(chunks) - 1).bit_length()))
 
 
-def points_per_pass(grid: Sequence[Sequence[int]]) -> int:
-    """All points of y, excluded ones too."""
-    return math.prod(sum(lengths) for lengths in grid)
-
-
 def bytes_per_point(sources: Sequence[Source], dims: int) -> int:
     """Bytes a partition holds per point: arrays along fewer dimensions weigh nothing."""
     return sum(s.array.dtype.itemsize for s in sources if len(s.axes) == dims)
