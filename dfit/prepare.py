@@ -29,7 +29,7 @@ from dfit.data.plan import (
     partitions_of,
     sources_of,
 )
-from dfit.data.sample import sample_coordinates
+from dfit.data.trial import trial_coordinates
 from dfit.errors import InputError
 from dfit.events import TaskDone
 from dfit.fingerprint import fingerprint
@@ -130,7 +130,7 @@ def _tried_recipe(model: Model, parameters: Parameters, domain: Domain, settings
     program = fingerprint(model, parameters, is_traceable)
     trial = (program, domain.is_complex)
     if trial not in _tried:
-        check(model, parameters, sample_coordinates(domain), is_traceable, domain.is_complex)
+        check(model, parameters, trial_coordinates(domain), is_traceable, domain.is_complex)
         _tried.add(trial)
     if not is_traceable:  # a model that keeps a list or a cache has changed by being tried
         program = fingerprint(model, parameters, is_traceable)

@@ -8,7 +8,7 @@ import xarray as xr
 from dfit.data.domain import Domain
 
 
-def sample_coordinates(domain: Domain) -> list[np.ndarray]:
+def trial_coordinates(domain: Domain) -> list[np.ndarray]:
     """Coordinates (n,) of a few points along every dimension, to try the model on; y is not read.
 
     Of a chunked coordinate only the first chunk is read.
