@@ -44,7 +44,7 @@ def iterate(
     """
     box = [np.broadcast_to(np.asarray(bound, np.float64), state.theta.shape) for bound in (lower, upper)]
     limits = Tolerances(*map(np.float64, tolerances))
-    state = _on_host(state, start(state.theta))
+    state = _on_host(state, start(state.theta)._replace(second=state.second))
     while state.status == Status.RUNNING:
         equations = _on_host(evaluate(state.trial), state.equations)
         # p x p algebra: an accelerator would only add its latency.

@@ -45,7 +45,8 @@ class State(NamedTuple):
     trial : (p,)
         Where the equations are wanted next; theta once the solve has ended.
     radius : ()
-        Trust radius, in the unit of the residual.
+        Trust radius, in the unit of the residual; before the first evaluation the part of the
+        solver's own first radius to begin with.
     scaling : (p,)
         Largest column norms of J so far; 0 for a column that has been zero up to now.
     slope, predicted : ()
@@ -64,6 +65,9 @@ class State(NamedTuple):
         How many equations have been judged.
     status : () int
         A `Status`.
+    second : (p, p), optional
+        Sum of r d2f/dtheta2 over count, known from a sample: what Gauss-Newton leaves out of the
+        Hessian.  See `dfit.core.curvature`.
     """
 
     theta: jax.Array
@@ -80,10 +84,14 @@ class State(NamedTuple):
     offset: jax.Array
     evaluations: jax.Array
     status: jax.Array
+    second: Any = None
 
 
-def start(theta0: Any) -> State:
-    """The State whose trial is theta0, of shape (p,); nothing has been evaluated."""
+def start(theta0: Any, share: float = 1.0) -> State:
+    """The State whose trial is theta0, of shape (p,); nothing has been evaluated.
+
+    ``share`` of the solver's own first trust radius is where it begins.
+    """
     theta: Any = theta0 if isinstance(theta0, jax.Array) else np.array(theta0, np.float64)
     p = theta.shape[-1]
     root: Any = np.zeros((p + 1, p + 1))
@@ -96,7 +104,7 @@ def start(theta0: Any) -> State:
         theta=theta,
         equations=Equations(root, cost=inf, psi2=inf, scale2=zero, count=zero, finite=no),
         trial=theta,
-        radius=zero,
+        radius=zero + share,
         scaling=scaling,
         slope=zero,
         predicted=zero,

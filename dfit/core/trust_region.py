@@ -31,6 +31,7 @@ import jax
 import jax.numpy as jnp
 
 from dfit.core.bounds import BoxStep, box_step, pressed
+from dfit.core.curvature import corrected
 from dfit.core.equations import Equations
 from dfit.core.state import State, Status, Tolerances, start
 from dfit.core.subproblem import EPS, norm, one_if_zero, restricted_step, spectrum
@@ -142,7 +143,8 @@ def _move(state: State, at: Equations, accepted: jax.Array, here: Geometry) -> S
     """The state at the better of theta and trial, the trust radius following the gain."""
     theta, equations = _choose(accepted, (state.trial, at), (state.theta, state.equations))
     first = state.evaluations == 0
-    radius = jnp.where(first, _first_radius(equations, theta, here), _radius(state, at, accepted))
+    begin = state.radius * _first_radius(equations, theta, here)
+    radius = jnp.where(first, begin, _radius(state, at, accepted))
     failed = state.polishing & ~accepted
     return state._replace(
         theta=theta,
@@ -216,6 +218,8 @@ def _propose(
     polishing |= ~accepted & (state.polishing | (state.predicted <= _worst_noise(moved.equations)))
     radius = jnp.where(polishing, jnp.inf, moved.radius)
     jacobian, residual = _halves(moved.equations)
+    if moved.second is not None:
+        jacobian, residual = corrected(jacobian, residual, moved.second * moved.equations.count)
     weights = one_if_zero(moved.scaling)
 
     def solve(held: jax.Array, shift: jax.Array) -> tuple[jax.Array, jax.Array]:
