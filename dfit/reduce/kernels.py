@@ -52,7 +52,7 @@ class Recipe:
 
 
 class Kernel:
-    """A compiled leaf kernel."""
+    """A compiled leaf kernel; `function` is what it compiles."""
 
     def __init__(self, recipe: Recipe, constants: Mapping[str, np.ndarray]) -> None:
         self.recipe = recipe
@@ -63,7 +63,8 @@ class Kernel:
         _require_program(recipe, self._model, self._parameters)
         build = row_kernel if recipe.layout.form == "groups" else leaf_kernel
         evaluate = self._evaluate() if recipe.traceable else as_given
-        self._compiled = jax.jit(self._counted(build(evaluate, recipe.layout)))
+        self.function = build(evaluate, recipe.layout)
+        self._compiled = jax.jit(self._counted(self.function))
         self._lock = threading.Lock()
 
     def _counted(self, kernel: Callable[..., Any]) -> Callable[..., Any]:

@@ -1,0 +1,183 @@
+"""The model on a sample in memory: equations there, and the warm-up's loop in one compiled call.
+
+The points that are fitted and those held out are two leaves of one size, so that one kernel serves both
+and a cost of either is there after every evaluation.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dfit import fingerprint
+from dfit.core.equations import Equations
+from dfit.core.kernel import Leaf, Scalars
+from dfit.core.sums import Sums, combine
+from dfit.core.trust_region import Tolerances
+from dfit.core.warm import Fields, Guards, Warm, advance, joined, run, unfinished
+from dfit.data.leaves import empty_aligned
+from dfit.data.plan import SMALLEST_LEAF
+from dfit.precision import float64_on_cpu
+from dfit.reduce.kernels import KERNELS_KEPT, Kernel, Recipe, as_sums, kernel_for
+
+if TYPE_CHECKING:
+    from dfit.reduce.draw import Sample
+
+# A third of the compiler's time, and the loop is as fast: its matrices are small, its kernel a few loops.
+COMPILER = {"xla_cpu_use_fusion_emitters": False}
+EVERYTHING = np.array([True, True])
+NOT_HELD = np.array([True, False])
+
+_loops: OrderedDict[tuple[Any, ...], Any] = OrderedDict()
+_building = threading.Lock()
+_advance = jax.jit(advance, compiler_options=COMPILER)
+_joined = jax.jit(joined, compiler_options=COMPILER)
+
+
+class SampleSolver:
+    """Evaluations and solves of a model on a sample.
+
+    Parameters
+    ----------
+    recipe, constants : of the model, see `dfit.reduce.kernels`.
+    sample : Sample
+    held : values of the parameters that do not vary.
+    sigma, f_scale : scalars, as in `Job`.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        constants: Mapping[str, np.ndarray],
+        sample: Sample,
+        held: np.ndarray,
+        sigma: float,
+        f_scale: float,
+    ) -> None:
+        self.sample = sample
+        self.leaves = leaves_of_sample(sample)
+        block = min(recipe.layout.block, self.leaves.y.shape[-1])
+        layout = recipe.layout._replace(form="triangle", block=block)
+        self._recipe = replace(recipe, layout=layout)
+        self._constants = constants
+        self._scalars = Scalars(sigma, f_scale, True, (held, dict(constants)))
+        self.evaluations = 0
+
+    def solve(self, warm: Warm, fit: np.ndarray, guards: Guards, tolerances: Tolerances, limit: int) -> Warm:
+        """The solve from ``warm`` to its end or to ``limit`` evaluations; NumPy arrays.
+
+        ``fit`` (2,) says which of the leaves the solver sees.  Starts may be batched: every array of
+        ``warm`` then has one axis more, in front.
+        """
+        before = np.sum(warm.state.evaluations)
+        limits = Tolerances(*map(np.float64, tolerances))
+        batched = np.ndim(warm.state.theta) == 2
+        if self._recipe.traceable:
+            loop = _loop(self._recipe, self._constants, batched)
+            with float64_on_cpu(), fingerprint.fresh(self._recipe.fingerprint):
+                out = loop(
+                    warm._replace(fields=None), self.leaves, self._scalars, fit, guards, limits, np.int32(limit)
+                )
+                out = jax.tree.map(np.asarray, out)
+        elif batched:
+            each = [
+                self._on_host(jax.tree.map(lambda a, k=k: a[k], warm), fit, guards, limits, limit)
+                for k in range(len(warm.state.theta))
+            ]
+            out = jax.tree.map(lambda *values: np.stack(values), *each)
+        else:
+            out = self._on_host(warm, fit, guards, limits, limit)
+        self.evaluations += int(np.sum(out.state.evaluations) - before)
+        return out
+
+    def _on_host(
+        self, warm: Warm, fit: np.ndarray, guards: Guards, tolerances: Tolerances, limit: int
+    ) -> Warm:
+        """The same loop where the model is called from Python."""
+        kernel = kernel_for(self._recipe, self._constants)
+        while warm.fields is None or unfinished(warm, limit):
+            fields = self._fields(kernel, np.asarray(warm.state.trial))
+            with float64_on_cpu():
+                out = _advance(warm._replace(fields=None), fields, fit, guards, tolerances)
+                warm = jax.tree.map(np.asarray, out)
+        return warm
+
+    def _fields(self, kernel: Kernel, theta: np.ndarray) -> Fields:
+        each = [kernel(theta, leaf_at(self.leaves, k), self._scalars) for k in range(2)]
+        return {name: np.stack([fields[name] for fields in each]) for name in each[0]}
+
+
+def equations_of(fields: Fields, chosen: np.ndarray) -> Equations:
+    """Equations of the chosen leaves, NumPy arrays."""
+    with float64_on_cpu():
+        return jax.tree.map(np.asarray, _joined(fields, chosen))
+
+
+def sums_of(fields: Fields) -> Sums:
+    """Sums of the whole sample, of triangles."""
+    first, second = (as_sums({name: values[k] for name, values in fields.items()}) for k in range(2))
+    return combine(first, second, "triangle")
+
+
+def leaf_at(leaves: Leaf, k: int) -> Leaf:
+    """One of the two leaves."""
+    return jax.tree.map(lambda a: a[k], leaves)
+
+
+def leaves_of_sample(sample: Sample) -> Leaf:
+    """The points fitted and the points held out, padded to the power of two that holds the more."""
+    parts = [~sample.held, sample.held]
+    counts = [int(part.sum()) for part in parts]
+    size = max(SMALLEST_LEAF, 1 << (max(counts) - 1).bit_length())
+
+    def stacked(values: np.ndarray | None) -> np.ndarray | None:
+        if values is None:
+            return None
+        out = empty_aligned(2 * size, values.dtype).reshape(2, size)
+        for row, part, n in zip(out, parts, counts, strict=True):
+            row[:n] = values[part]
+            row[n:] = values[:1]  # what is beyond n is never counted
+        return out
+
+    coords = tuple(stacked(c) for c in sample.coords)
+    return Leaf(stacked(sample.y), coords, stacked(sample.sigma), stacked(sample.where), (), np.array(counts))
+
+
+def _loop(recipe: Recipe, constants: Mapping[str, np.ndarray], batched: bool) -> Any:
+    """The process's compiled loop for a recipe."""
+    key = (recipe.fingerprint, recipe.layout, batched)
+    with _building:
+        if key not in _loops:
+            _loops[key] = _build(kernel_for(recipe, constants), batched)
+            while len(_loops) > KERNELS_KEPT:
+                _loops.popitem(last=False)
+        _loops.move_to_end(key)
+        return _loops[key]
+
+
+def _build(kernel: Kernel, batched: bool) -> Any:
+    def loop(
+        warm: Warm,
+        leaves: Leaf,
+        scalars: Scalars,
+        fit: jax.Array,
+        guards: Guards,
+        tolerances: Tolerances,
+        limit: jax.Array,
+    ) -> Warm:
+        def evaluate(theta: jax.Array) -> Fields:
+            return jax.lax.map(lambda leaf: kernel.function(theta, leaf, scalars), leaves)
+
+        def one(start: Warm) -> Warm:
+            return run(evaluate, start, fit, guards, tolerances, limit)
+
+        return jax.vmap(one)(warm) if batched else one(warm)
+
+    return jax.jit(loop, compiler_options=COMPILER)

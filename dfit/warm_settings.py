@@ -1,0 +1,155 @@
+"""Settings of the warm-up: the sample, the normalisation and the thresholds of the four defence layers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import numpy as np
+
+from dfit.errors import InputError
+
+NORMALIZATIONS = ("auto", "bounds", "p0", "none")
+METHODS = ("lm", "lbfgs")
+SEARCHES = (None, "cmaes")
+
+
+@dataclass(frozen=True)
+class Warmup:
+    """How a fit warms up on a sample before its first full pass.
+
+    Attributes
+    ----------
+    sample_points : int
+        Points of the sample. Data of no more points are the sample themselves.
+    seed : int
+        Of the sample and of further starts.
+    groups : str, optional
+        A coordinate whose every value gets points; by default that of ``cov={"groups": ...}``.
+    normalization : {"auto", "bounds", "p0", "none"}
+        Unit of the parameters for `max_step` and L-BFGS: the width of the bounds, the size of p0, or 1;
+        "auto" takes the bounds of a parameter that has both, else p0. Where p0 is 0, the change that
+        moves the model by as much as the residual. The solver itself needs no unit.
+    method : {"lm", "lbfgs"}
+        Levenberg-Marquardt, or L-BFGS before it.
+    iterations : int
+        Ceiling of evaluations on the sample; the stopping test is `tolerance`.
+    tolerance : float
+        The warm-up ends when a Gauss-Newton step is below this part of the sample's standard errors.
+    warm_start_threshold : float, optional
+        Layer 1: p0 is good, and the warm-up skipped, where its loss is below this part of the data's
+        variance, or a Gauss-Newton step from it is within a few of the sample's standard errors. None is off.
+    radius_refinement, radius_careful : float, optional
+        Layer 2: the first trust radius, as a part of the size of p0, where the loss at p0 is below 0.1 of
+        the data's variance, and where it is below 1. Worse starts explore: the solver's own first
+        radius, 1. None is off.
+    cost_increase_tolerance : float, optional
+        Layer 3: the part by which the cost of points held out from the warm-up may rise above its
+        lowest before the warm-up is given up and the best point kept. None is off.
+    max_step : float, optional
+        Layer 4: longest step, in the unit of the parameters (of the parameters themselves once they are
+        larger); longer ones are clipped, direction kept. None is off.
+    multistart : int
+        Starts in all, p0 among them, on the sample alone. 0 leaves it to dfit: more are tried where the
+        first ends badly and the problem looks hard.
+    global_search : {None, "cmaes"}
+        How further starts are found: by a Sobol sequence, or by CMA-ES.
+    """
+
+    sample_points: int = 1 << 17
+    seed: int = 0
+    groups: str | None = None
+    normalization: str = "auto"
+    method: str = "lm"
+    iterations: int = 1000
+    tolerance: float = 0.01
+    warm_start_threshold: float | None = 0.01
+    radius_refinement: float | None = 0.01
+    radius_careful: float | None = 0.1
+    cost_increase_tolerance: float | None = 0.05
+    max_step: float | None = 0.1
+    multistart: int = 0
+    global_search: str | None = None
+
+    def __post_init__(self) -> None:
+        for name, least in (("sample_points", 2), ("seed", 0), ("iterations", 1), ("multistart", 0)):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
+                raise InputError(f"{name} is {value!r}; expected an integer of at least {least}")
+        for name in _POSITIVE:
+            value = getattr(self, name)
+            if value is None and name != "tolerance":
+                continue
+            number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
+            if not (number and 0 < value < np.inf):
+                off = "" if name == "tolerance" else ", or None to turn the layer off"
+                raise InputError(f"{name} is {value!r}; expected a positive number{off}")
+        for name, known in (("normalization", NORMALIZATIONS), ("method", METHODS), ("global_search", SEARCHES)):
+            if getattr(self, name) not in known:
+                raise InputError(f"{name} is {getattr(self, name)!r}; expected one of {', '.join(map(repr, known))}")
+
+    @classmethod
+    def strict(cls) -> Warmup:
+        """Layers that act early: for starts that are known to be good."""
+        return cls(
+            warm_start_threshold=0.05,
+            radius_refinement=0.001,
+            radius_careful=0.01,
+            cost_increase_tolerance=0.02,
+            max_step=0.05,
+        )
+
+    @classmethod
+    def relaxed(cls) -> Warmup:
+        """Layers that act late: for poor starts."""
+        return cls(
+            warm_start_threshold=0.001,
+            radius_refinement=0.1,
+            radius_careful=1.0,
+            cost_increase_tolerance=0.5,
+            max_step=1.0,
+        )
+
+    @classmethod
+    def disabled(cls) -> Warmup:
+        """The warm-up without a defence layer."""
+        off = {name: None for name in _POSITIVE if name != "tolerance"}
+        return replace(cls(), **off)
+
+    @classmethod
+    def scientific(cls) -> Warmup:
+        """For models from physics: the default layers, the warm-up carried on to a thousandth of an error."""
+        return cls(tolerance=0.001)
+
+
+_POSITIVE = (
+    "tolerance",
+    "warm_start_threshold",
+    "radius_refinement",
+    "radius_careful",
+    "cost_increase_tolerance",
+    "max_step",
+)
+PRESETS = {
+    "default": Warmup,
+    "strict": Warmup.strict,
+    "relaxed": Warmup.relaxed,
+    "disabled": Warmup.disabled,
+    "scientific": Warmup.scientific,
+}
+
+
+def as_warmup(value: Any) -> Warmup | None:
+    """Settings from what a user may give: True, a preset's name or a `Warmup`; None for False."""
+    if value is False:
+        return None
+    if value is True:
+        return Warmup()
+    if isinstance(value, Warmup):
+        return value
+    if isinstance(value, str) and value in PRESETS:
+        return PRESETS[value]()
+    raise InputError(
+        f"warmup is {value!r}; expected True, False, dfit.Warmup({', '.join(f.name for f in fields(Warmup))}) "
+        f"or one of {', '.join(map(repr, PRESETS))}"
+    )

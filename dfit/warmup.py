@@ -1,0 +1,253 @@
+"""The warm-up: a solve on a sample before the first full pass, and how it hands over to the passes."""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+
+from dfit.core.curvature import gradient, second_order
+from dfit.core.guards import already_good, errors_away, fit_quality, relative_loss
+from dfit.core.state import State, Status
+from dfit.core.trust_region import Tolerances, start
+from dfit.core.warm import Guards, Warm, begin
+from dfit.errors import DataError
+from dfit.parameters import Parameters
+from dfit.reduce.sampled import EVERYTHING, NOT_HELD, SampleSolver, equations_of, sums_of
+from dfit.warm_settings import Warmup
+
+logger = logging.getLogger("dfit")
+
+
+@dataclass(frozen=True)
+class WarmupReport:
+    """What the warm-up did, and why.
+
+    Attributes
+    ----------
+    sample : in words: its points, what was read, and why.
+    complete : whether the sample is all of the data.
+    points, held_out, chunks_read, chunks, bytes_read : of the sample.
+    normalization, unit : which unit each parameter had, and its size (p,).
+    relative_loss : loss at p0 as a part of the variance of y.
+    errors_away : largest Gauss-Newton step at p0, in the sample's standard errors.
+    skipped : layer 1, why the warm-up was skipped; None where it ran.
+    mode : layer 2, "refinement", "careful" or "exploration"; None where it did not judge.
+    guarded : layer 3, whether the cost of the points held out ended the warm-up.
+    clips : layer 4, how many steps were clipped.
+    cost_at_start, cost : on the whole sample, at p0 and at the end.
+    evaluations : of the model on the sample.
+    reason : why it ended.
+    seconds : by stage.
+    """
+
+    sample: str
+    complete: bool
+    points: int
+    held_out: int
+    chunks_read: int
+    chunks: int
+    bytes_read: int
+    normalization: str
+    unit: np.ndarray
+    relative_loss: float
+    errors_away: float
+    skipped: str | None
+    mode: str | None
+    guarded: bool
+    clips: int
+    cost_at_start: float
+    cost: float
+    evaluations: int
+    reason: str
+    seconds: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Warmed:
+    """Where the passes begin.
+
+    ``state`` has not been evaluated by a pass; ``warm`` is the sample's own solve, at the same theta.
+    """
+
+    state: State
+    warm: Warm
+    report: WarmupReport
+
+
+def unit_of(parameters: Parameters, normalization: str, at_start: np.ndarray) -> np.ndarray:
+    """Unit (p,) of the varying parameters.
+
+    Parameters
+    ----------
+    at_start : root (p + 1, p + 1) at p0, which tells the size of a parameter that starts at 0.
+    """
+    varying = list(parameters.varying)
+    width = parameters.upper[varying] - parameters.lower[varying]
+    size = np.abs(parameters.init[varying])
+    norms = np.linalg.norm(at_start[:, :-1], axis=0)
+    moves = np.linalg.norm(at_start[:, -1]) / np.where(norms > 0, norms, 1.0)
+    moves = np.where((norms > 0) & (moves > 0), moves, 1.0)
+    size = np.where(size > 0, size, moves)
+    if normalization == "none":
+        return np.ones_like(size)
+    if normalization == "p0":
+        return size
+    return np.where(np.isfinite(width), width, size)
+
+
+def warm_up(solver: SampleSolver, parameters: Parameters, settings: Warmup) -> Warmed:
+    """The warm-up from p0, in three compiled calls: look at p0, fit, fit all of the sample.
+
+    The first ends after one evaluation and lets layers 1 and 2 judge.  The second fits the sample without
+    the points held out, under layers 3 and 4.  The third goes on from there with every point, so that
+    none is lost to the answer.
+    """
+    clock = _Clock()
+    varying = list(parameters.varying)
+    theta0 = parameters.init[varying]
+    box = Guards(parameters.lower[varying], parameters.upper[varying], np.ones_like(theta0))
+    at_start = solver.solve(begin(theta0), EVERYTHING, box, Tolerances(), 1)
+    _require_finite(at_start)
+    unit = unit_of(parameters, settings.normalization, at_start.state.equations.root)
+    look = _look(at_start, settings)
+    clock.ended("normalization")
+    guards = box._replace(unit=unit, max_step=settings.max_step or np.inf)
+    fitted, whole = None, at_start
+    if look.skipped is None:
+        fitted = _fit(solver, begin(theta0, look.share), guards, settings)
+        whole = _fit_all(solver, fitted, guards, settings)
+        if not whole.state.equations.cost <= at_start.state.equations.cost:
+            whole = at_start
+    clock.ended("warmup")
+    state = start(whole.state.theta)
+    if look.skipped is None and not solver.sample.complete:
+        state = state._replace(second=_second_order(solver, whole, guards))
+    clock.ended("curvature")
+    report = _report(solver, settings, look, fitted, at_start, whole, unit, clock)
+    return Warmed(state, whole, report)
+
+
+class _Clock:
+    """Seconds of stages that follow each other."""
+
+    def __init__(self) -> None:
+        self._last = time.perf_counter()
+        self.seconds: dict[str, float] = {}
+
+    def ended(self, stage: str) -> None:
+        now = time.perf_counter()
+        self.seconds[stage] = now - self._last
+        self._last = now
+
+
+class _Look(NamedTuple):
+    loss: float
+    away: float
+    skipped: str | None
+    mode: str | None
+    share: float
+
+
+def _look(at_start: Warm, settings: Warmup) -> _Look:
+    """Layers 1 and 2: is a warm-up needed, and how far does it step first?"""
+    at = at_start.state.equations
+    loss = relative_loss(float(at.cost), float(sums_of(at_start.fields).moments[3]))
+    away = errors_away(at.root, float(at.psi2), float(at.count))
+    skipped = already_good(loss, away, settings.warm_start_threshold or 0.0)
+    radii = {"refinement": settings.radius_refinement, "careful": settings.radius_careful}
+    mode = fit_quality(loss) if any(radii.values()) and skipped is None else None
+    return _Look(loss, away, skipped, mode, radii.get(mode or "", None) or 1.0)
+
+
+def _fit(solver: SampleSolver, warm: Warm, guards: Guards, settings: Warmup) -> Warm:
+    """The sample without the points held out, under layers 3 and 4."""
+    guards = guards._replace(rise=settings.cost_increase_tolerance or np.inf)
+    return solver.solve(warm, NOT_HELD, guards, Tolerances(settings.tolerance), settings.iterations)
+
+
+def _fit_all(solver: SampleSolver, fitted: Warm, guards: Guards, settings: Warmup) -> Warm:
+    """All of the sample, from where the fit ended; from its best point, and only there, if it was given up."""
+    if fitted.aborted:
+        return solver.solve(begin(fitted.best), EVERYTHING, guards, Tolerances(), 1)
+    left = max(settings.iterations - int(fitted.state.evaluations), 1)
+    return solver.solve(begin(fitted.state.theta), EVERYTHING, guards, Tolerances(settings.tolerance), left)
+
+
+def _second_order(solver: SampleSolver, whole: Warm, guards: Guards) -> np.ndarray | None:
+    """What Gauss-Newton omits, from differences of gradients around the sample's minimum."""
+    theta = whole.state.theta
+    if whole.state.status not in (Status.OFFSET, Status.ROUNDING):
+        return None
+
+    def look(at: np.ndarray) -> Warm:
+        return solver.solve(begin(at), EVERYTHING, guards, Tolerances(), 1)
+
+    def gradients(at: np.ndarray) -> tuple[np.ndarray, bool]:
+        fields = look(at).fields
+        return gradient(fields["matrix"]), bool(np.isfinite(fields["matrix"]).all())
+
+    fields = look(theta).fields
+    free = (theta > guards.lower) & (theta < guards.upper)
+    psi2 = float(whole.state.equations.psi2)
+    return second_order(gradients, theta, fields["matrix"], psi2, fields["count"], free)
+
+
+def _require_finite(at_start: Warm) -> None:
+    if not at_start.state.equations.finite:
+        raise DataError("the model or its derivative is not finite at the start on part of the sample")
+
+
+def _reason(fitted: Warm | None, whole: Warm, settings: Warmup) -> str:
+    """Why the warm-up ended, in words."""
+    if fitted is not None and fitted.aborted:
+        return (
+            f"given up: the cost of the points held out rose by more than {settings.cost_increase_tolerance:.0%}; "
+            "the best point is kept"
+        )
+    status = whole.state.status
+    if status == Status.OFFSET:
+        return f"a further step would move no parameter by more than {settings.tolerance:g} of the sample's standard error"
+    if status == Status.ROUNDING:
+        return "the sample's residual is at the rounding of the data"
+    if status == Status.RUNNING:
+        return f"iterations={settings.iterations} reached"
+    return "no step decreases the sample's cost any more"
+
+
+def _report(
+    solver: SampleSolver,
+    settings: Warmup,
+    look: _Look,
+    fitted: Warm | None,
+    at_start: Warm,
+    whole: Warm,
+    unit: np.ndarray,
+    clock: _Clock,
+) -> WarmupReport:
+    sample = solver.sample
+    return WarmupReport(
+        sample=sample.reason,
+        complete=sample.complete,
+        points=int(sample.y.size),
+        held_out=int(sample.held.sum()),
+        chunks_read=sample.chunks_read,
+        chunks=sample.chunks,
+        bytes_read=sample.bytes_read,
+        normalization=settings.normalization,
+        unit=unit,
+        relative_loss=look.loss,
+        errors_away=look.away,
+        skipped=look.skipped,
+        mode=look.mode,
+        guarded=fitted is not None and bool(fitted.aborted),
+        clips=int(fitted.clips + whole.clips) if fitted is not None else 0,
+        cost_at_start=float(at_start.state.equations.cost),
+        cost=float(whole.state.equations.cost),
+        evaluations=solver.evaluations,
+        reason=look.skipped or _reason(fitted, whole, settings),
+        seconds=clock.seconds,
+    )
