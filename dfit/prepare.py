@@ -36,11 +36,12 @@ from dfit.fingerprint import fingerprint
 from dfit.model import Model
 from dfit.parameters import Parameters
 from dfit.probe import check, traceable
+from dfit.reduce.cluster import ClusterRunner
 from dfit.reduce.evaluators import PassEvaluator
+from dfit.reduce.job import Job
 from dfit.reduce.kernels import Recipe
 from dfit.reduce.memory import Memory, memory_of
-from dfit.reduce.runners import ClusterRunner, LocalRunner, Runner, scheduler_of
-from dfit.reduce.task import Job
+from dfit.reduce.runners import LocalRunner, Runner, scheduler_of
 from dfit.settings import Settings
 
 logger = logging.getLogger("dfit")

@@ -13,8 +13,9 @@ from dfit.core.sums import DROPS, MISSING, Sums, condition, equations
 from dfit.data.plan import Partition
 from dfit.errors import DataError
 from dfit.events import TaskDone
+from dfit.reduce.job import Job, Point
 from dfit.reduce.runners import Runner
-from dfit.reduce.task import Job, Point, Report
+from dfit.reduce.task import Report
 from dfit.reduce.tree import Forest, insert, root
 
 # The sums of squares keep 16 - 2 log10(condition) digits of a standard deviation, 9 here; beyond this

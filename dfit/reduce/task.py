@@ -6,9 +6,8 @@ nothing else, a lost task can run again anywhere, and dask sees the sizes and ti
 
 from __future__ import annotations
 
-import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,51 +16,17 @@ import numpy as np
 from dfit.core.jackknife import group_table
 from dfit.core.kernel import Leaf, Scalars
 from dfit.core.sums import DROPS, FAULTS, MISSING, Sums
-from dfit.data.graph import Key, Work
+from dfit.data.drawing import Drawn, Share
+from dfit.data.graph import Work
 from dfit.data.leaves import gather
-from dfit.data.loading import Loader
 from dfit.data.plan import leaves_of
-from dfit.errors import WorkerError
-from dfit.reduce.allocator import reset_peak, resident_bytes, tune_allocator
-from dfit.reduce.kernels import Recipe, as_sums, kernel_for
+from dfit.reduce.allocator import reset_peak, resident_bytes
+from dfit.reduce.job import Job, Point
+from dfit.reduce.kernels import as_sums, kernel_for
+from dfit.reduce.reading import Arrays, Reading, process_name
 from dfit.reduce.tree import Forest, covers, insert, merge
 
-Arrays = list[list[np.ndarray]]
 Trouble = tuple[str, int, range]
-FIRST_PAUSE_S = 0.1  # before a failed read is tried again; doubled each time
-
-
-@dataclass(frozen=True)
-class Job:
-    """What is the same for every task of a fit.
-
-    ``sources`` are (role, axes, time axis or None) of the arrays that `load` gives; ``leaf_size`` the
-    padded length of a leaf; ``sigma`` and ``f_scale`` scalars; ``tune`` allows `tune_allocator`.
-    """
-
-    fit: str
-    skipna: bool
-    retries: int
-
-    recipe: Recipe
-    sources: tuple[tuple[str, tuple[int, ...], Any], ...]
-    leaf_size: int
-    sigma: float
-    f_scale: float
-    tune: bool
-
-
-@dataclass(frozen=True)
-class Point:
-    """Where a pass wants its sums: theta (p,), fixed values, and whether to survey the data.
-
-    ``basis`` (p, q): coordinates in which a table of groups is summed.
-    """
-
-    theta: np.ndarray
-    held: np.ndarray
-    survey: bool
-    basis: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -69,7 +34,7 @@ class Report:
     """What one task leaves behind: finished nodes of the tree, and what it cost.
 
     ``trouble`` lists (a fault or "not finite", how many points, chunks of the partition) by leaf.
-    ``process`` tells processes apart.
+    ``process`` tells processes apart; ``drawn`` are points for a sample.
     """
 
     partition: int
@@ -82,6 +47,7 @@ class Report:
     process: str
     peak_bytes: int
     trouble: tuple[Trouble, ...]
+    drawn: tuple[Drawn, ...] = ()
 
 
 _idle: dict[str, int] = {}
@@ -96,51 +62,6 @@ def _idle_bytes(fit: str) -> int:
     return _idle[fit]
 
 
-def read(job: Job, work: Work, kept: Sequence[Any]) -> Arrays:
-    """Arrays of all chunks of a partition, to be kept in memory."""
-    loader = loader_of(job, work, kept)
-    return [read_chunk(job, loader, work.partition.index, k) for k in range(len(work.items))]
-
-
-def loader_of(job: Job, work: Work, kept: Sequence[Any]) -> Loader:
-    """Loader of a partition, from the values of the kept keys that it needs."""
-    if job.tune:
-        tune_allocator()
-    values = dict(zip(work.needs, kept, strict=True))
-    return Loader(work, [(role, time_axis) for role, _, time_axis in job.sources], values)
-
-
-def read_chunk(job: Job, loader: Loader, partition: int, number: int) -> list[np.ndarray]:
-    """Arrays of one chunk; a read that fails is tried again, ``retries`` times.
-
-    Raises
-    ------
-    WorkerError
-        With the partition and the process, when the last try failed.
-    """
-    for attempt in range(job.retries + 1):
-        try:
-            return loader.chunk(number)
-        except OSError as error:  # time-outs are a kind of it
-            if attempt == job.retries:
-                raise WorkerError(
-                    f"partition {partition} could not be read in process {_process()} "
-                    f"after {attempt + 1} tries: {type(error).__name__}: {error}"
-                ) from error
-            time.sleep(FIRST_PAUSE_S * 2**attempt)
-    raise AssertionError("unreachable: the last try returns or raises")
-
-
-def _process() -> str:
-    return f"{os.uname().nodename}:{os.getpid()}"
-
-
-def bytes_read(work: Work, arrays: Arrays) -> int:
-    """Size of what came out of the graph, each block once."""
-    pairs = zip((i for row in work.items for i in row), (a for row in arrays for a in row), strict=True)
-    return sum({item: array.nbytes for item, array in pairs if isinstance(item, Key)}.values())
-
-
 def accumulate(
     job: Job,
     work: Work,
@@ -148,7 +69,8 @@ def accumulate(
     constants: Mapping[str, np.ndarray],
     kept: Sequence[Any] = (),
     done: Forest | None = None,
-    store: dict[int, Arrays] | None = None,
+    store: MutableMapping[int, Arrays] | None = None,
+    shares: Sequence[Share] = (),
 ) -> Report:
     """Sum the leaves of one partition at one theta.
 
@@ -157,22 +79,16 @@ def accumulate(
     kept : values of the kept keys that the work needs, in its order.
     done : finished nodes of an earlier try; their leaves are skipped.
     store : where this process keeps partitions in memory, if it does.
+    shares : what chunks of the partition give to a sample meanwhile; those of skipped leaves give none.
     """
     idle = _idle_bytes(job.fit)
     started = time.perf_counter()
     partition = work.partition
-    loader = loader_of(job, work, kept)
-    size = 0
-    if store is not None and partition.index not in store:
-        store[partition.index] = read(job, work, kept)
-        size = bytes_read(work, store[partition.index])
-    held: dict[int, list[np.ndarray]] = {} if store is None else dict(enumerate(store[partition.index]))
-    read_s = time.perf_counter() - started
+    reading = Reading(job, work, kept, store)
     kernel = kernel_for(job.recipe, constants)
     forest: Forest = {}
     trouble: list[Trouble] = []
-    form = job.recipe.layout.form
-    axes = [axes for _, axes, _ in job.sources]
+    drawn: list[Drawn] = []
     scalars = Scalars(job.sigma, job.f_scale, point.survey, (point.held, dict(constants)))
     points = 0
     copies: dict[int, np.ndarray] = {}
@@ -180,45 +96,34 @@ def accumulate(
         node = (0, partition.first_leaf + number)
         if done and covers(done, node[1]):
             continue
-        reading = time.perf_counter()
-        if store is None:
-            held = _hold(job, loader, partition.index, held, [s.chunk for s in segments])
-        read_s += time.perf_counter() - reading
-        slabs, n = gather(segments, partition.chunks, held, axes, job.leaf_size, copies)
+        held = reading.hold([s.chunk for s in segments])
+        slabs, n = gather(segments, partition.chunks, held, job.axes, job.leaf_size, copies)
         points += n
         sums = _leaf_sums(job, kernel, point, slabs, n, scalars)
         trouble += _faults(sums, range(segments[0].chunk, segments[-1].chunk + 1), job.skipna)
-        insert(forest, node, sums, form)
+        insert(forest, node, sums, job.recipe.layout.form)
+        begun = {s.chunk for s in segments if s.start == 0}
+        drawn += [reading.draw(share) for share in shares if share.chunk in begun]
     return Report(
         partition.index,
         forest,
         points,
-        size + loader.bytes_read,
-        read_s,
-        time.perf_counter() - started - read_s,
+        reading.bytes_read,
+        reading.seconds,
+        time.perf_counter() - started - reading.seconds,
         kernel.new_compilations(),
-        _process(),
+        process_name(),
         max(resident_bytes()[1] - idle, 0),
         tuple(trouble),
+        tuple(drawn),
     )
-
-
-def _hold(
-    job: Job, loader: Loader, partition: int, held: dict[int, list[np.ndarray]], wanted: Sequence[int]
-) -> dict[int, list[np.ndarray]]:
-    """The wanted chunks: those held already, and the rest read."""
-    held = {k: held[k] for k in wanted if k in held}  # the others go before more is read
-    for k in wanted:
-        if k not in held:
-            held[k] = read_chunk(job, loader, partition, k)
-    return held
 
 
 def _leaf_sums(
     job: Job, kernel: Any, point: Point, slabs: Sequence[np.ndarray], n: int, scalars: Scalars
 ) -> Sums:
     by_role: dict[str, list[np.ndarray]] = {}
-    for (role, _, _), slab in zip(job.sources, slabs, strict=True):
+    for role, slab in zip(job.roles, slabs, strict=True):
         by_role.setdefault(role, []).append(slab)
     leaf = Leaf(
         by_role["y"][0],

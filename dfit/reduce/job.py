@@ -1,0 +1,53 @@
+"""What a pass asks of every task."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from dfit.reduce.kernels import Recipe
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is the same for every task of a fit.
+
+    ``sources`` are (role, axes, time axis or None) of the arrays that `load` gives; ``leaf_size`` the
+    padded length of a leaf; ``sigma`` and ``f_scale`` scalars; ``tune`` allows `tune_allocator`.
+    """
+
+    fit: str
+    skipna: bool
+    retries: int
+
+    recipe: Recipe
+    sources: tuple[tuple[str, tuple[int, ...], Any], ...]
+    leaf_size: int
+    sigma: float
+    f_scale: float
+    tune: bool
+
+    @property
+    def roles(self) -> list[str]:
+        """Role of each source."""
+        return [role for role, _, _ in self.sources]
+
+    @property
+    def axes(self) -> list[tuple[int, ...]]:
+        """Axes of y that each source lies along."""
+        return [axes for _, axes, _ in self.sources]
+
+
+@dataclass(frozen=True)
+class Point:
+    """Where a pass wants its sums: theta (p,), fixed values, and whether to survey the data.
+
+    ``basis`` (p, q): coordinates in which a table of groups is summed.
+    """
+
+    theta: np.ndarray
+    held: np.ndarray
+    survey: bool
+    basis: np.ndarray | None = None
