@@ -54,9 +54,10 @@ class Share:
 
 @dataclass(frozen=True)
 class Drawn:
-    """Points of chunk ``number``: an array (k,) per source, and their group numbers (k,) or None."""
+    """Points of chunk ``number``: an array (k,) per source, by role, and group numbers (k,) or None."""
 
     number: int
+    roles: tuple[str, ...]
     columns: tuple[np.ndarray, ...]
     codes: np.ndarray | None
 
@@ -65,7 +66,7 @@ def draw(
     share: Share,
     shape: tuple[int, ...],
     arrays: Sequence[np.ndarray],
-    roles: Sequence[str],
+    roles: tuple[str, ...],
     axes: Sequence[Sequence[int]],
 ) -> Drawn:
     """Points of a chunk of this shape, from its arrays, which lie along ``axes``."""
@@ -73,18 +74,18 @@ def draw(
     if share.complete:
         columns = [spread(a, along, shape).reshape(-1) for a, along in zip(arrays, axes, strict=True)]
         codes = None if groups is None else spread(groups.codes, groups.axes, shape).reshape(-1)
-        return Drawn(share.number, tuple(columns), codes)
+        return Drawn(share.number, roles, tuple(columns), codes)
     where = _chosen(share, shape, arrays, roles, axes)
     columns = [_at(a, along, shape, where) for a, along in zip(arrays, axes, strict=True)]
     codes = None if groups is None else _at(groups.codes, groups.axes, shape, where)
-    return Drawn(share.number, tuple(columns), codes)
+    return Drawn(share.number, roles, tuple(columns), codes)
 
 
 def _chosen(
     share: Share,
     shape: tuple[int, ...],
     arrays: Sequence[np.ndarray],
-    roles: Sequence[str],
+    roles: tuple[str, ...],
     axes: Sequence[Sequence[int]],
 ) -> np.ndarray:
     """Places of the drawn points in C order, ascending."""

@@ -74,12 +74,12 @@ class Gathering:
         self._bytes_read += bytes_read
         self._read_s += read_s
 
-    def sample(self, roles: Sequence[str]) -> Sample:
-        """All of them, when every task is done; ``roles`` are those of the job's sources."""
+    def sample(self) -> Sample:
+        """All of them, when every task is done."""
         plan = self.plan
         parts = sorted(self._parts, key=lambda part: part.number)
         found: dict[str, list[np.ndarray]] = {}
-        for role, *pieces in zip(roles, *(part.columns for part in parts), strict=True):
+        for role, *pieces in zip(parts[0].roles, *(part.columns for part in parts), strict=True):
             found.setdefault(role, []).append(np.concatenate(pieces))
         coded = [part.codes for part in parts if part.codes is not None]
         lengths = [part.columns[0].size for part in parts]
@@ -110,7 +110,7 @@ def read_sample(runner: Runner, job: Job, plan: SamplePlan) -> Sample:
     """
     gathering = Gathering(plan)
     runner.draw(job, plan, lambda report: gathering.add(report.drawn, report.bytes_read, report.read_s))
-    return gathering.sample(job.roles)
+    return gathering.sample()
 
 
 def draw_partition(

@@ -11,8 +11,10 @@ import numpy as np
 from dfit.core.equations import Equations
 from dfit.core.sums import DROPS, MISSING, Sums, condition, equations
 from dfit.data.plan import Partition
+from dfit.data.subset import SamplePlan
 from dfit.errors import DataError
 from dfit.events import TaskDone
+from dfit.reduce.draw import Gathering, Sample, read_sample
 from dfit.reduce.job import Job, Point
 from dfit.reduce.runners import Runner
 from dfit.reduce.task import Report
@@ -94,12 +96,24 @@ class PassEvaluator:
         """Where a pass at theta wants its sums; the first one surveys the data."""
         return Point(np.asarray(theta, np.float64), self._held, self.survey is None, basis)
 
-    def __call__(self, theta: np.ndarray, done: Forest | None = None) -> Equations:
-        """Equations at theta; nodes of ``done`` are taken as they are."""
+    def sample(self, plan: SamplePlan) -> Sample:
+        """Sample of a plan, read before the first pass."""
+        sample = read_sample(self.runner, self._job, plan)
+        self.account.bytes_read += sample.bytes_read
+        self.account.read_s += sample.read_s
+        return sample
+
+    def __call__(
+        self, theta: np.ndarray, done: Forest | None = None, collect: Gathering | None = None
+    ) -> Equations:
+        """Equations at theta; nodes of ``done`` are taken as they are.
+
+        ``collect`` takes the points of its plan meanwhile, all of them where nothing is done.
+        """
         form = self.form
-        sums = self.reduce(theta, form, done)
+        sums = self.reduce(theta, form, done, collect=collect)
         if self.survey is None:
-            _require_points(sums, theta.size)
+            require_points(sums, theta.size)
             self.survey = sums
         self.last = sums
         found = equations(sums, form, float(self.survey.moments[4]))
@@ -113,7 +127,12 @@ class PassEvaluator:
         return self._rough is not None and np.array_equal(theta, self._rough)
 
     def reduce(
-        self, theta: np.ndarray, form: str, done: Forest | None = None, basis: np.ndarray | None = None
+        self,
+        theta: np.ndarray,
+        form: str,
+        done: Forest | None = None,
+        basis: np.ndarray | None = None,
+        collect: Gathering | None = None,
     ) -> Sums:
         """Sums of one pass in any form; the first pass of a fit must be a call of the evaluator.
 
@@ -129,15 +148,20 @@ class PassEvaluator:
             for node, sums in report.forest.items():
                 insert(forest, node, sums, form)
             self.account.add(report)
+            if collect is not None:
+                collect.add(report.drawn)
             if first and report.trouble:
                 self._refuse(report)
             self._on_task(TaskDone(number, finished, len(self._partitions)))
 
         first = self.survey is None
-        self.runner.run(self.job_for(form), self.point(theta, basis), dict(done or {}), take)
+        # What a sample has read is a part of the first pass where it stays in memory.
+        before = self.account.bytes_read if self.runner.reads_again else 0
+        plan = None if collect is None else collect.plan
+        self.runner.run(self.job_for(form), self.point(theta, basis), dict(done or {}), take, plan)
         self.account.passes = number
         if first:
-            self.account.first_bytes = self.account.bytes_read
+            self.account.first_bytes = self.account.bytes_read - before
         return root(forest, form)
 
     def _refuse(self, report: Report) -> None:
@@ -160,7 +184,7 @@ def drops(survey: Sums) -> dict[str, int]:
     return {name: int(count) for name, count in zip(DROPS, survey.counts, strict=False) if count}
 
 
-def _require_points(survey: Sums, varying: int) -> None:
+def require_points(survey: Sums, varying: int) -> None:
     count = int(survey.count)
     why = ", ".join(f"{reason}: {n}" for reason, n in drops(survey).items())
     if count == 0:

@@ -30,9 +30,9 @@ class Job:
     tune: bool
 
     @property
-    def roles(self) -> list[str]:
+    def roles(self) -> tuple[str, ...]:
         """Role of each source."""
-        return [role for role, _, _ in self.sources]
+        return tuple(role for role, _, _ in self.sources)
 
     @property
     def axes(self) -> list[tuple[int, ...]]:
