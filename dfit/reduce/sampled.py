@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -50,6 +50,11 @@ class SampleSolver:
     sample : Sample
     held : values of the parameters that do not vary.
     sigma, f_scale : scalars, as in `Job`.
+
+    Attributes
+    ----------
+    leaves, codes : the points fitted and the points held out, and their group numbers.
+    evaluations : of the model on the sample, so far.
     """
 
     def __init__(
@@ -62,12 +67,11 @@ class SampleSolver:
         f_scale: float,
     ) -> None:
         self.sample = sample
-        self.leaves = leaves_of_sample(sample)
+        self.leaves, self.codes = leaves_of_sample(sample)
         block = min(recipe.layout.block, self.leaves.y.shape[-1])
-        layout = recipe.layout._replace(form="triangle", block=block)
-        self._recipe = replace(recipe, layout=layout)
-        self._constants = constants
-        self._scalars = Scalars(sigma, f_scale, True, (held, dict(constants)))
+        self.recipe = replace(recipe, layout=recipe.layout._replace(form="triangle", block=block))
+        self.constants = constants
+        self.scalars = Scalars(sigma, f_scale, True, (held, dict(constants)))
         self.evaluations = 0
 
     def solve(self, warm: Warm, fit: np.ndarray, guards: Guards, tolerances: Tolerances, limit: int) -> Warm:
@@ -79,11 +83,11 @@ class SampleSolver:
         before = np.sum(warm.state.evaluations)
         limits = Tolerances(*map(np.float64, tolerances))
         batched = np.ndim(warm.state.theta) == 2
-        if self._recipe.traceable:
-            loop = _loop(self._recipe, self._constants, batched)
-            with float64_on_cpu(), fingerprint.fresh(self._recipe.fingerprint):
+        if self.recipe.traceable:
+            loop = _loop(self.recipe, self.constants, batched)
+            with float64_on_cpu(), fingerprint.fresh(self.recipe.fingerprint):
                 out = loop(
-                    warm._replace(fields=None), self.leaves, self._scalars, fit, guards, limits, np.int32(limit)
+                    warm._replace(fields=None), self.leaves, self.scalars, fit, guards, limits, np.int32(limit)
                 )
                 out = jax.tree.map(np.asarray, out)
         elif batched:
@@ -101,7 +105,7 @@ class SampleSolver:
         self, warm: Warm, fit: np.ndarray, guards: Guards, tolerances: Tolerances, limit: int
     ) -> Warm:
         """The same loop where the model is called from Python."""
-        kernel = kernel_for(self._recipe, self._constants)
+        kernel = kernel_for(self.recipe, self.constants)
         while warm.fields is None or unfinished(warm, limit):
             fields = self._fields(kernel, np.asarray(warm.state.trial))
             with float64_on_cpu():
@@ -110,7 +114,7 @@ class SampleSolver:
         return warm
 
     def _fields(self, kernel: Kernel, theta: np.ndarray) -> Fields:
-        each = [kernel(theta, leaf_at(self.leaves, k), self._scalars) for k in range(2)]
+        each = [kernel(theta, leaf_at(self.leaves, k), self.scalars) for k in range(2)]
         return {name: np.stack([fields[name] for fields in each]) for name in each[0]}
 
 
@@ -131,8 +135,11 @@ def leaf_at(leaves: Leaf, k: int) -> Leaf:
     return jax.tree.map(lambda a: a[k], leaves)
 
 
-def leaves_of_sample(sample: Sample) -> Leaf:
-    """The points fitted and the points held out, padded to the power of two that holds the more."""
+def leaves_of_sample(sample: Sample) -> tuple[Leaf, Sequence[Any]]:
+    """The points fitted and the points held out, padded to the power of two that holds the more.
+
+    Beside them their group numbers (2, S), or (None, None).
+    """
     parts = [~sample.held, sample.held]
     counts = [int(part.sum()) for part in parts]
     size = max(SMALLEST_LEAF, 1 << (max(counts) - 1).bit_length())
@@ -147,7 +154,8 @@ def leaves_of_sample(sample: Sample) -> Leaf:
         return out
 
     coords = tuple(stacked(c) for c in sample.coords)
-    return Leaf(stacked(sample.y), coords, stacked(sample.sigma), stacked(sample.where), (), np.array(counts))
+    leaf = Leaf(stacked(sample.y), coords, stacked(sample.sigma), stacked(sample.where), (), np.array(counts))
+    return leaf, (None, None) if sample.codes is None else stacked(sample.codes)
 
 
 def _loop(recipe: Recipe, constants: Mapping[str, np.ndarray], batched: bool) -> Any:

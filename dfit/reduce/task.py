@@ -136,10 +136,10 @@ def _leaf_sums(
     out = kernel(point.theta, leaf, scalars)
     if job.recipe.layout.form != "groups":
         return as_sums(out)
-    return _group_sums(out, by_role["group"][0], n, point.basis)
+    return group_sums(out, by_role["group"][0], n, point.basis)
 
 
-def _group_sums(rows: dict[str, np.ndarray], codes: np.ndarray, n: int, basis: np.ndarray | None) -> Sums:
+def group_sums(rows: dict[str, np.ndarray], codes: np.ndarray, n: int, basis: np.ndarray | None) -> Sums:
     """Sums by group of what `row_kernel` gave for a leaf with these codes, padding included."""
     groups, place = np.unique(codes[:n], return_inverse=True)
     tables = []

@@ -1,0 +1,76 @@
+"""The evaluator of a fit that ends on its sample: all of the data, or all that the user wants to read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+
+from dfit.core.state import State, Status, Tolerances
+from dfit.core.sums import DROPS, FAULTS, MISSING, Sums, combine
+from dfit.core.warm import Guards, Warm, begin
+from dfit.reduce.evaluators import PassEvaluator, require_points
+from dfit.reduce.kernels import as_sums, kernel_for
+from dfit.reduce.sampled import EVERYTHING, SampleSolver, leaf_at, sums_of
+from dfit.reduce.task import group_sums
+
+
+class SampleEvaluator:
+    """What `PassEvaluator` is to the data, for a sample in memory: no task, no dask.
+
+    Attributes
+    ----------
+    solver : SampleSolver
+    account : shared with the passes of the fit.
+    survey, last : Sums where the solve stands.
+    form : the sample is reduced to triangles.
+    """
+
+    form = "triangle"
+
+    def __init__(self, passes: PassEvaluator, solver: SampleSolver) -> None:
+        self.solver = solver
+        self.account = passes.account
+        self.survey: Sums | None = None
+
+    @property
+    def last(self) -> Sums | None:
+        return self.survey
+
+    def states(self, theta: np.ndarray, guards: Guards, tolerances: Tolerances) -> Iterator[State]:
+        """The solver's states from theta on, one complete read of the sample each."""
+        warm = begin(theta)
+        while warm.state.status == Status.RUNNING:
+            tried = warm.state.trial
+            warm = self.solver.solve(
+                warm, EVERYTHING, guards, tolerances, int(warm.state.evaluations) + 1
+            )
+            self.account.passes += 1
+            self.account.points += self.solver.sample.y.size
+            if np.array_equal(warm.state.theta, tried):
+                self.adopt(warm)
+            yield warm.state
+
+    def adopt(self, warm: Warm) -> None:
+        """Take what the last evaluation left behind as the sums of the fit."""
+        self.survey = sums_of(warm.fields)
+        require_points(self.survey, warm.state.theta.size)
+
+    def reduce(self, theta: np.ndarray, form: str, basis: np.ndarray | None = None) -> Sums:
+        """Sums of the sample in any form, see `PassEvaluator.reduce`."""
+        solver = self.solver
+        recipe = replace(solver.recipe, layout=solver.recipe.layout._replace(form=form))
+        kernel = kernel_for(recipe, solver.constants)
+        sums = []
+        for k, codes in enumerate(solver.codes):
+            leaf = leaf_at(solver.leaves, k)
+            out = kernel(theta, leaf, solver.scalars)
+            sums.append(group_sums(out, codes, int(leaf.n), basis) if form == "groups" else as_sums(out))
+        return combine(*sums, form)
+
+
+def faults(warm: Warm, skipna: bool) -> bool:
+    """Whether values that no fit can use are among the points evaluated last."""
+    found = dict(zip(DROPS + FAULTS, np.sum(warm.fields["counts"], axis=0), strict=True))
+    return any(found[name] for name in (FAULTS if skipna else (*MISSING, *FAULTS)))
