@@ -72,8 +72,8 @@ def step(
     tolerances : Tolerances
     """
     at_trial = _finite_or_zero(at_trial)
-    before = _geometry(state.equations, state.theta, lower, upper)
-    after = _geometry(at_trial, state.trial, lower, upper)
+    before = geometry(state.equations, state.theta, lower, upper)
+    after = geometry(at_trial, state.trial, lower, upper)
     accepted = _accepted(state, at_trial, before, after)
     here = _choose(accepted, after, before)
     moved = _move(state, at_trial, accepted, here)
@@ -96,7 +96,8 @@ def _halves(equations: Equations) -> tuple[jax.Array, jax.Array]:
     return equations.root[:, :-1], equations.root[:, -1]
 
 
-def _geometry(equations: Equations, theta: jax.Array, lower: jax.Array, upper: jax.Array) -> Geometry:
+def geometry(equations: Equations, theta: jax.Array, lower: jax.Array, upper: jax.Array) -> Geometry:
+    """How the residual stands to J at theta (p,), inside the box lower, upper (p,)."""
     jacobian, residual = _halves(equations)
     at_lower, at_upper = pressed(theta, jacobian.T @ residual, lower, upper)
     free = ~(at_lower | at_upper)
