@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from dfit.core.drive import iterate
-from dfit.core.state import State, Status, Tolerances
+from dfit.core.state import State, Status
 from dfit.core.trust_region import start
 from dfit.data.domain import Domain, build_domain, coordinate_names
 from dfit.errors import InputError
@@ -18,13 +17,17 @@ from dfit.events import PassDone
 from dfit.model import Model
 from dfit.outcome import finish
 from dfit.parameters import Parameters
+from dfit.passes import Passes
 from dfit.prepare import Prepared, prepare
 from dfit.progress import Printer
 from dfit.result import FitResult
 from dfit.settings import Settings
+from dfit.warm_settings import Warmup, as_warmup
 
 logger = logging.getLogger("dfit")
 
+# Compiling the warm-up takes some 1.5 s, as much as several passes over this many points in memory.
+WARM_UP_ABOVE = 1 << 25
 BY_CALLBACK, BY_INTERRUPT = "stopped by the callback", "interrupted"
 
 
@@ -58,6 +61,7 @@ def fit(
     retries: int = 3,
     callback: Callable[[PassDone], Any] | None = None,
     verbose: int = 0,
+    warmup: Warmup | bool | str | None = None,
     weights: None = None,
 ) -> FitResult:
     """One nonlinear least-squares fit across every chunk of an array.
@@ -114,6 +118,11 @@ def fit(
         Called with `PassDone` after each pass; False or StopIteration stops.
     verbose : int
         1 prints progress to standard output.
+    warmup : bool, str or dfit.Warmup, optional
+        Whether a solve on a sample precedes the passes: True, False, a preset ("strict", "relaxed",
+        "disabled", "scientific") or settings. By default data of more than 33 million points are warmed
+        up: compiling it takes as long as some passes over fewer. ``max_passes=0`` ends with the sample's
+        answer.
 
     Returns
     -------
@@ -173,6 +182,7 @@ def fit(
         retries=retries,
         callback=callback,
         verbose=verbose,
+        warmup=None if warmup is None else as_warmup(warmup) or False,
     )
     return run(described, parameters, domain, settings)
 
@@ -181,28 +191,45 @@ def run(model: Model, parameters: Parameters, domain: Domain, settings: Settings
     """A fit from what the doors have checked and named."""
     began = time.monotonic()
     printer = Printer(settings.verbose)
+    warmup = _warmup_for(parameters, domain, settings)
     prepared = prepare(model, parameters, domain, settings, printer.task)
     printer.begin(prepared.memory.sentence(len(prepared.partitions), domain.data.size))
     try:
-        state, stopped = _passes(prepared, settings, printer, began)
-        result = finish(prepared, settings, state, stopped, time.monotonic() - began)
+        passes = Passes(prepared, settings, warmup, printer)
+        state, stopped = _follow(passes, prepared, settings, printer, began)
+        solved = time.monotonic()
+        result = finish(prepared, passes, settings, state, stopped, began, solved)
     finally:
         prepared.close()
     printer.end(result)
     return result
 
 
-def _passes(
-    prepared: Prepared, settings: Settings, printer: Printer, began: float
+def _warmup_for(parameters: Parameters, domain: Domain, settings: Settings) -> Warmup | None:
+    """How this fit warms up, None for not at all."""
+    settings.check()
+    size = domain.data.size
+    if isinstance(settings.warmup, Warmup):
+        varying = list(parameters.varying)
+        settings.warmup.check(parameters.upper[varying] - parameters.lower[varying], size)
+        return settings.warmup
+    wanted = settings.warmup is None and (size > WARM_UP_ABOVE or settings.max_passes == 0)
+    return Warmup() if wanted else None
+
+
+def _follow(
+    passes: Passes, prepared: Prepared, settings: Settings, printer: Printer, began: float
 ) -> tuple[State, str | None]:
     """Pass after pass until the solver ends, or something else does: the last state, and what it was."""
-    p, evaluator = prepared.parameters, prepared.evaluator
+    p, account = prepared.parameters, prepared.evaluator.account
     state = start(p.init[list(p.varying)])
     cost = np.inf
     try:
-        for state in _states(prepared, settings):
+        for state in passes.states():
+            if settings.max_passes == 0:
+                return state, "max_passes=0: this is the sample's answer"
             event = PassDone(
-                evaluator.account.passes,
+                account.passes,
                 p.by_name(state.theta),
                 float(state.equations.cost),
                 float(state.offset),
@@ -224,21 +251,6 @@ def _passes(
             raise
         return state, BY_INTERRUPT
     return state, None
-
-
-def _states(prepared: Prepared, settings: Settings) -> Iterator[State]:
-    """The solver's states; where it ends on equations that have lost digits it goes on by triangles."""
-    p, evaluator = prepared.parameters, prepared.evaluator
-    varying = list(p.varying)
-    box = p.lower[varying], p.upper[varying]
-    tolerances = Tolerances(settings.tol, settings.ftol or 0.0, settings.xtol or 0.0, settings.gtol or 0.0)
-    running: Any = np.int32(Status.RUNNING)
-    for state in iterate(evaluator, start(p.init[varying]), *box, tolerances):
-        if state.status == Status.RUNNING or not evaluator.is_rough(state.theta):
-            yield state
-        else:
-            yield state._replace(status=running)
-            yield from iterate(evaluator, start(state.theta), *box, tolerances)
 
 
 def _told_to_stop(settings: Settings, event: PassDone) -> str | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 
 from dfit.core.covariance import NO_MINIMUM, Covariance, covariance, orthonormal
@@ -9,43 +11,44 @@ from dfit.core.jackknife import jackknife
 from dfit.core.state import State, Status
 from dfit.core.sums import MISSING, Sums
 from dfit.errors import DataError, warn
+from dfit.parameters import Parameters
+from dfit.passes import Passes
 from dfit.prepare import Prepared
-from dfit.reduce.evaluators import drops
+from dfit.reduce.evaluators import PassEvaluator, drops
+from dfit.reduce.in_memory import SampleEvaluator
 from dfit.result import FitResult
 from dfit.settings import Settings
-from dfit.statistics import Run, Tallies
+from dfit.statistics import Phase, Run, Tallies
 
+Evaluator = PassEvaluator | SampleEvaluator
 GOOD = (Status.OFFSET, Status.FTOL, Status.XTOL, Status.GTOL, Status.ROUNDING)
 
 
 def finish(
-    prepared: Prepared, settings: Settings, state: State, stopped: str | None, elapsed_s: float
+    prepared: Prepared,
+    passes: Passes,
+    settings: Settings,
+    state: State,
+    stopped: str | None,
+    began: float,
+    solved: float,
 ) -> FitResult:
-    """The result of a fit that ended at ``state``; may need one or two more passes for the covariance."""
-    evaluator, p = prepared.evaluator, prepared.parameters
+    """The result of a fit that ended at ``state``; may need one or two more passes for the covariance.
+
+    ``began`` and ``solved`` are readings of `time.monotonic`.
+    """
+    evaluator, p = passes.evaluator, prepared.parameters
     survey, last = evaluator.survey, evaluator.last
     assert survey is not None and last is not None
-    form = "QR" if evaluator.form == "triangle" else "JtJ"
     status = Status(int(state.status))
-    found, groups = _covariance(prepared, settings, state)
+    before = evaluator.account.passes
+    found, groups = _covariance(p, evaluator, settings, state)
     dropped = drops(survey)
     _warn_missing(dropped)
-    account = evaluator.account
-    run = Run(
-        npasses=account.passes,
-        nfev=account.passes,
-        points_per_pass=prepared.domain.data.size,
-        bytes_per_pass=account.first_bytes,
-        bytes_read=account.bytes_read,
-        elapsed_s=elapsed_s,
-        points_per_s=account.points / max(elapsed_s, 1e-9),
-        compilations=account.compilations,
-        peak_bytes=max(account.peak_bytes.values(), default=0),
-        form=form,
-        workers=max(prepared.memory.workers, 1),
-        dims=tuple(str(d) for d in prepared.domain.data.dims),
-    )
+    ended = time.monotonic()
+    report = None if passes.warmed is None else passes.warmed.report
     success = stopped is None and status in GOOD
+    why = message(status, stopped, settings, float(state.offset))
     return FitResult(
         prepared.model,
         p,
@@ -53,9 +56,9 @@ def finish(
         found,
         float(state.equations.cost),
         tallies_of(survey, last),
-        run,
+        _run(prepared, passes, ended - began),
         status,
-        message(status, stopped, settings, float(state.offset)),
+        why,
         success,
         domain=prepared.domain,
         loss=settings.loss,
@@ -64,6 +67,37 @@ def finish(
         cov_kind=_cov_kind(settings),
         groups=groups,
         relative_offset=float(state.offset),
+        warmup=report,
+        phases=(
+            *([] if report is None else report.phases),
+            Phase(
+                "gauss_newton",
+                solved - began - (0.0 if report is None else sum(report.seconds.values())),
+                before,
+                before,
+                why,
+            ),
+            Phase("covariance", ended - solved, 0, evaluator.account.passes - before, found.note),
+        ),
+    )
+
+
+def _run(prepared: Prepared, passes: Passes, elapsed_s: float) -> Run:
+    account = prepared.evaluator.account
+    report = None if passes.warmed is None else passes.warmed.report
+    return Run(
+        npasses=account.passes,
+        nfev=account.passes + (0 if report is None else report.evaluations),
+        points_per_pass=prepared.domain.data.size,
+        bytes_per_pass=account.first_bytes,
+        bytes_read=account.bytes_read,
+        elapsed_s=elapsed_s,
+        points_per_s=account.points / max(elapsed_s, 1e-9),
+        compilations=account.compilations,
+        peak_bytes=max(account.peak_bytes.values(), default=0),
+        form="QR" if passes.evaluator.form == "triangle" else "JtJ",
+        workers=max(prepared.memory.workers, 1),
+        dims=tuple(str(d) for d in prepared.domain.data.dims),
     )
 
 
@@ -96,12 +130,13 @@ def tallies_of(survey: Sums, last: Sums) -> Tallies:
     )
 
 
-def _covariance(prepared: Prepared, settings: Settings, state: State) -> tuple[Covariance, int | None]:
+def _covariance(
+    p: Parameters, evaluator: Evaluator, settings: Settings, state: State
+) -> tuple[Covariance, int | None]:
     """Covariance at the accepted point, and the number of its groups if it is clustered.
 
     A robust one takes a pass of its own.
     """
-    p, evaluator = prepared.parameters, prepared.evaluator
     varying = list(p.varying)
     equations, theta = state.equations, np.asarray(state.theta)
     box = p.lower[varying], p.upper[varying]
@@ -111,7 +146,7 @@ def _covariance(prepared: Prepared, settings: Settings, state: State) -> tuple[C
     # Of as many points as parameters every residual is zero, and says nothing of the noise.
     if robust and equations.finite and n > k:
         if settings.cov not in (None, "hc0", "hc1"):
-            return _by_groups(prepared, state)
+            return _by_groups(p, evaluator, state)
         bread, meat = evaluator.reduce(theta, "sandwich").matrix
         if settings.cov == "hc1":
             meat = meat * (n / (n - k))
@@ -121,15 +156,14 @@ def _covariance(prepared: Prepared, settings: Settings, state: State) -> tuple[C
     return covariance(equations, theta, *box, absolute_sigma=absolute, bread=bread, meat=meat), None
 
 
-def _by_groups(prepared: Prepared, state: State) -> tuple[Covariance, int | None]:
+def _by_groups(p: Parameters, evaluator: Evaluator, state: State) -> tuple[Covariance, int | None]:
     """Covariance clustered by groups, and how many of them say something of a free parameter."""
-    p = prepared.parameters
     varying = list(p.varying)
     at = state.equations, np.asarray(state.theta), p.lower[varying], p.upper[varying]
     basis = orthonormal(*at)
     if basis.shape[1] == 0:  # every parameter is at a bound
         return covariance(*at, absolute_sigma=False), None
-    table = prepared.evaluator.reduce(at[1], "groups", basis=basis).matrix
+    table = evaluator.reduce(at[1], "groups", basis=basis).matrix
     table = table[table.any(axis=1)]
     if len(table) < 2:
         raise DataError("the points that are left belong to one group; type cov=None, or where= for more")

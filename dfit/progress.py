@@ -22,24 +22,25 @@ class Printer:
         self._last = time.monotonic()
 
     def begin(self, plan: str) -> None:
-        self._say(plan)
+        self.say(plan)
 
     def task(self, event: TaskDone) -> None:
         if self._on and event.done < event.partitions and time.monotonic() - self._last > EVERY_S:
-            self._say(f"pass {event.npass}: {event.done} of {event.partitions} partitions")
+            self.say(f"pass {event.npass}: {event.done} of {event.partitions} partitions")
 
     def passed(self, event: PassDone) -> None:
         values = ", ".join(f"{name} = {value:.8g}" for name, value in list(event.params.items())[:6])
-        self._say(
+        self.say(
             f"pass {event.npasses}: cost {event.cost:.10g}, relative offset {event.relative_offset:.2g}, "
             f"{event.elapsed_s:.1f} s; {values}{', ...' if len(event.params) > 6 else ''}"
             f"{'' if event.accepted else ' (step rejected)'}"
         )
 
     def end(self, result: FitResult) -> None:
-        self._say(f"{result.message}\n{result.fit_report()}")
+        self.say(f"{result.message}\n{result.fit_report()}")
 
-    def _say(self, text: str) -> None:
+    def say(self, text: str) -> None:
+        """Print a line, if anything is printed."""
         if self._on:
             print(text, file=sys.stdout, flush=True)
             self._last = time.monotonic()

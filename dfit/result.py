@@ -21,7 +21,8 @@ from dfit.model import Model
 from dfit.parameters import Parameters
 from dfit.precision import float64_on_cpu
 from dfit.record import Record, estimates_of, merged, record_of
-from dfit.statistics import Derived, Estimates, Run, Tallies
+from dfit.statistics import Derived, Estimates, Phase, Run, Tallies
+from dfit.warm_report import WarmupReport
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -42,6 +43,8 @@ class FitResult:
     groups : number of groups of a clustered covariance.
     relative_offset : size of a full further step in standard errors.
     record : numbers and labels that a file keeps; computed where it is not given.
+    warmup : what the warm-up on a sample did, None without one and for a result read from a file.
+    phases : the stages, their seconds and passes; empty for a result read from a file.
     """
 
     model: Model | None
@@ -62,6 +65,8 @@ class FitResult:
     groups: int | None = None
     relative_offset: float = float("nan")
     record: Record | None = None
+    warmup: WarmupReport | None = None
+    phases: tuple[Phase, ...] = ()
 
     @cached_property
     def known(self) -> Record:

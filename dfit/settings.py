@@ -10,6 +10,7 @@ import numpy as np
 
 from dfit.core.loss import LOSSES
 from dfit.errors import InputError
+from dfit.warm_settings import Warmup
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,7 @@ class Settings:
     retries: int = 3
     callback: Callable[[Any], Any] | None = None
     verbose: int = 0
+    warmup: Warmup | bool | None = None
 
     def check(self) -> None:
         """Refuse values that no fit can use."""
@@ -42,7 +44,7 @@ class Settings:
             number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
             if given and not (number and 0 < value < np.inf):
                 raise InputError(f"{name} is {value!r}; expected a positive number")
-        for name, least in (("max_passes", 1), ("retries", 0)):
+        for name, least in (("max_passes", 1 if self.warmup is False else 0), ("retries", 0)):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
                 raise InputError(f"{name} is {value!r}; expected an integer of at least {least}")

@@ -80,6 +80,17 @@ class Run:
     notes: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class Phase:
+    """A stage of a fit: its seconds, evaluations and passes, and why it ended."""
+
+    name: str
+    seconds: float
+    iterations: int
+    passes: int
+    reason: str
+
+
 class Derived(NamedTuple):
     """A quantity computed from the parameters, with its standard error."""
 

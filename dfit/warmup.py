@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import logging
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from enum import Enum
 from typing import NamedTuple
 
 import numpy as np
@@ -17,53 +17,26 @@ from dfit.core.warm import Guards, Warm, begin
 from dfit.errors import DataError
 from dfit.parameters import Parameters
 from dfit.reduce.sampled import EVERYTHING, NOT_HELD, SampleSolver, equations_of, sums_of
+from dfit.warm_report import WarmupReport
 from dfit.warm_settings import Warmup
 
-logger = logging.getLogger("dfit")
+# In the sample's standard errors, of which one is expected; groups and chunks of data make it several.
+AGREES = 10.0
 
 
-@dataclass(frozen=True)
-class WarmupReport:
-    """What the warm-up did, and why.
+class Decision(Enum):
+    """What the first full pass makes of the sample's answer."""
 
-    Attributes
-    ----------
-    sample : in words: its points, what was read, and why.
-    complete : whether the sample is all of the data.
-    points, held_out, chunks_read, chunks, bytes_read : of the sample.
-    normalization, unit : which unit each parameter had, and its size (p,).
-    relative_loss : loss at p0 as a part of the variance of y.
-    errors_away : largest Gauss-Newton step at p0, in the sample's standard errors.
-    skipped : layer 1, why the warm-up was skipped; None where it ran.
-    mode : layer 2, "refinement", "careful" or "exploration"; None where it did not judge.
-    guarded : layer 3, whether the cost of the points held out ended the warm-up.
-    clips : layer 4, how many steps were clipped.
-    cost_at_start, cost : on the whole sample, at p0 and at the end.
-    evaluations : of the model on the sample.
-    reason : why it ended.
-    seconds : by stage.
-    """
+    TRUST = "go on, with what the sample knows of the curvature"
+    GO_ON = "go on, without it"
+    BACK = "try p0 as well"
 
-    sample: str
-    complete: bool
-    points: int
-    held_out: int
-    chunks_read: int
-    chunks: int
-    bytes_read: int
-    normalization: str
-    unit: np.ndarray
-    relative_loss: float
-    errors_away: float
-    skipped: str | None
-    mode: str | None
-    guarded: bool
-    clips: int
-    cost_at_start: float
-    cost: float
-    evaluations: int
-    reason: str
-    seconds: dict[str, float] = field(default_factory=dict)
+
+class HandOver(NamedTuple):
+    """The decision and why."""
+
+    decision: Decision
+    sentence: str
 
 
 @dataclass(frozen=True)
@@ -251,3 +224,27 @@ def _report(
         reason=look.skipped or _reason(fitted, whole, settings),
         seconds=clock.seconds,
     )
+
+
+def hand_over(state: State, report: WarmupReport, count: float) -> HandOver:
+    """Whether all of the data agree with the sample, from the first pass at the sample's answer.
+
+    The step that the pass asks for is measured in the standard errors of the sample, in which the
+    answers of samples scatter by about one.  A step beyond ``AGREES`` of them says that the sample is not
+    like the data; p0 is tried where even its cost on the sample was lower.
+
+    Parameters
+    ----------
+    state : after the pass.
+    count : residuals of the sample.
+    """
+    at = state.equations
+    if not at.finite:
+        return HandOver(Decision.BACK, "the model is not finite at the sample's answer: p0 is tried")
+    away = float(state.offset) * np.sqrt(count / at.count)
+    step = f"all data ask for a step of {away:.2g} of the sample's standard errors"
+    if at.cost / at.count > report.cost_at_start / count:
+        return HandOver(Decision.BACK, f"{step}, and their cost is above the sample's at p0: p0 is tried")
+    if away > AGREES:
+        return HandOver(Decision.GO_ON, f"{step}: the sample is not like the data")
+    return HandOver(Decision.TRUST, f"{step}: the sample is like the data")

@@ -25,6 +25,7 @@ LAYERS = (
         "evaluate",
         "fitting",
         "outcome",
+        "passes",
         "portable",
         "prepare",
         "progress",
@@ -33,6 +34,8 @@ LAYERS = (
         "result",
         "settings",
         "statistics",
+        "warm_report",
+        "warmup",
     ),
     ("face",),
 )

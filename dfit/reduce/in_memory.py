@@ -43,9 +43,7 @@ class SampleEvaluator:
         warm = begin(theta)
         while warm.state.status == Status.RUNNING:
             tried = warm.state.trial
-            warm = self.solver.solve(
-                warm, EVERYTHING, guards, tolerances, int(warm.state.evaluations) + 1
-            )
+            warm = self.solver.solve(warm, EVERYTHING, guards, tolerances, int(warm.state.evaluations) + 1)
             self.account.passes += 1
             self.account.points += self.solver.sample.y.size
             if np.array_equal(warm.state.theta, tried):

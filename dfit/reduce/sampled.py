@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -19,11 +19,13 @@ import numpy as np
 from dfit import fingerprint
 from dfit.core.equations import Equations
 from dfit.core.kernel import Leaf, Scalars
+from dfit.core.lbfgs import Descent, descend, require_optax
 from dfit.core.sums import Sums, combine
 from dfit.core.trust_region import Tolerances
 from dfit.core.warm import Fields, Guards, Warm, advance, joined, run, unfinished
 from dfit.data.leaves import empty_aligned
 from dfit.data.plan import SMALLEST_LEAF
+from dfit.errors import InputError
 from dfit.precision import float64_on_cpu
 from dfit.reduce.kernels import KERNELS_KEPT, Kernel, Recipe, as_sums, kernel_for
 
@@ -34,6 +36,8 @@ if TYPE_CHECKING:
 COMPILER = {"xla_cpu_use_fusion_emitters": False}
 EVERYTHING = np.array([True, True])
 NOT_HELD = np.array([True, False])
+
+Solve = Callable[..., Any]  # a loop: `run`, `_solve_batch` or `descend`
 
 _loops: OrderedDict[tuple[Any, ...], Any] = OrderedDict()
 _building = threading.Lock()
@@ -84,12 +88,7 @@ class SampleSolver:
         limits = Tolerances(*map(np.float64, tolerances))
         batched = np.ndim(warm.state.theta) == 2
         if self.recipe.traceable:
-            loop = _loop(self.recipe, self.constants, batched)
-            with float64_on_cpu(), fingerprint.fresh(self.recipe.fingerprint):
-                out = loop(
-                    warm._replace(fields=None), self.leaves, self.scalars, fit, guards, limits, np.int32(limit)
-                )
-                out = jax.tree.map(np.asarray, out)
+            out = self._compiled(_solve_batch if batched else run, warm, fit, guards, limits, limit)
         elif batched:
             each = [
                 self._on_host(jax.tree.map(lambda a, k=k: a[k], warm), fit, guards, limits, limit)
@@ -100,6 +99,37 @@ class SampleSolver:
             out = self._on_host(warm, fit, guards, limits, limit)
         self.evaluations += int(np.sum(out.state.evaluations) - before)
         return out
+
+    def descend(
+        self, warm: Warm, fit: np.ndarray, guards: Guards, tolerances: Tolerances, limit: int
+    ) -> Descent:
+        """L-BFGS from ``warm``, see `dfit.core.lbfgs`; operands as in `solve`.
+
+        Raises
+        ------
+        InputError
+            Where JAX cannot trace the model, or optax is not installed.
+        """
+        require_optax()
+        if not self.recipe.traceable:
+            raise InputError(
+                f'method="lbfgs" needs a model that JAX can trace, and {self.recipe.name} is not; '
+                'type: method="lm", or write the model with jax.numpy'
+            )
+        limits = Tolerances(*map(np.float64, tolerances))
+        out: Descent = self._compiled(descend, warm, fit, guards, limits, limit)
+        self.evaluations += int(out.evaluations)
+        return out
+
+    def _compiled(
+        self, solve: Solve, warm: Warm, fit: np.ndarray, guards: Guards, limits: Tolerances, limit: int
+    ) -> Any:
+        """What one of the compiled loops gives, NumPy arrays."""
+        loop = _loop(self.recipe, self.constants, solve)
+        warm = warm._replace(fields=None)
+        with float64_on_cpu(), fingerprint.fresh(self.recipe.fingerprint):
+            out = loop(warm, self.leaves, self.scalars, fit, guards, limits, np.int32(limit))
+            return jax.tree.map(np.asarray, out)
 
     def _on_host(
         self, warm: Warm, fit: np.ndarray, guards: Guards, tolerances: Tolerances, limit: int
@@ -158,19 +188,31 @@ def leaves_of_sample(sample: Sample) -> tuple[Leaf, Sequence[Any]]:
     return leaf, (None, None) if sample.codes is None else stacked(sample.codes)
 
 
-def _loop(recipe: Recipe, constants: Mapping[str, np.ndarray], batched: bool) -> Any:
-    """The process's compiled loop for a recipe."""
-    key = (recipe.fingerprint, recipe.layout, batched)
+def _solve_batch(
+    evaluate: Callable[[jax.Array], Fields],
+    warm: Warm,
+    fit: jax.Array,
+    guards: Guards,
+    tolerances: Tolerances,
+    limit: jax.Array,
+) -> Warm:
+    """`run` from many starts."""
+    return jax.vmap(lambda one: run(evaluate, one, fit, guards, tolerances, limit))(warm)
+
+
+def _loop(recipe: Recipe, constants: Mapping[str, np.ndarray], solve: Solve) -> Any:
+    """The process's compiled loop of a kind for a recipe."""
+    key = (recipe.fingerprint, recipe.layout, solve)
     with _building:
         if key not in _loops:
-            _loops[key] = _build(kernel_for(recipe, constants), batched)
+            _loops[key] = _build(kernel_for(recipe, constants), solve)
             while len(_loops) > KERNELS_KEPT:
                 _loops.popitem(last=False)
         _loops.move_to_end(key)
         return _loops[key]
 
 
-def _build(kernel: Kernel, batched: bool) -> Any:
+def _build(kernel: Kernel, solve: Solve) -> Any:
     def loop(
         warm: Warm,
         leaves: Leaf,
@@ -179,13 +221,10 @@ def _build(kernel: Kernel, batched: bool) -> Any:
         guards: Guards,
         tolerances: Tolerances,
         limit: jax.Array,
-    ) -> Warm:
+    ) -> Any:
         def evaluate(theta: jax.Array) -> Fields:
             return jax.lax.map(lambda leaf: kernel.function(theta, leaf, scalars), leaves)
 
-        def one(start: Warm) -> Warm:
-            return run(evaluate, start, fit, guards, tolerances, limit)
-
-        return jax.vmap(one)(warm) if batched else one(warm)
+        return solve(evaluate, warm, fit, guards, tolerances, limit)
 
     return jax.jit(loop, compiler_options=COMPILER)

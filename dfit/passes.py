@@ -1,0 +1,158 @@
+"""The passes of a fit: from p0, or from where a warm-up on a sample ended; and of a fit that needs none."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from dfit.core.drive import iterate
+from dfit.core.state import State, Status, Tolerances
+from dfit.core.trust_region import start
+from dfit.core.warm import Guards, begin
+from dfit.data.groups import group_source
+from dfit.data.subset import SamplePlan, plan_sample
+from dfit.prepare import Prepared
+from dfit.progress import Printer
+from dfit.reduce.draw import Gathering, Sample
+from dfit.reduce.evaluators import PassEvaluator
+from dfit.reduce.in_memory import SampleEvaluator, faults
+from dfit.reduce.sampled import EVERYTHING, SampleSolver
+from dfit.settings import Settings
+from dfit.warm_settings import Warmup
+from dfit.warmup import Decision, Warmed, hand_over, warm_up
+
+logger = logging.getLogger("dfit")
+
+RUNNING: Any = np.int32(Status.RUNNING)
+
+
+class Passes:
+    """The states of a fit, one after each pass; its warm-up comes before the first.
+
+    Attributes
+    ----------
+    evaluator : what has evaluated the last state: the passes, or the sample alone.
+    warmed : what the warm-up left behind, None without one.
+    """
+
+    def __init__(
+        self, prepared: Prepared, settings: Settings, warmup: Warmup | None, printer: Printer
+    ) -> None:
+        self._prepared = prepared
+        self._settings = settings
+        self._warmup = warmup
+        self._printer = printer
+        self._passes = prepared.evaluator
+        self.evaluator: PassEvaluator | SampleEvaluator = prepared.evaluator
+        self.warmed: Warmed | None = None
+        p = prepared.parameters
+        varying = list(p.varying)
+        self._p0 = p.init[varying]
+        self._box = p.lower[varying], p.upper[varying]
+        s = settings
+        self._tolerances = Tolerances(s.tol, s.ftol or 0.0, s.xtol or 0.0, s.gtol or 0.0)
+
+    def states(self) -> Iterator[State]:
+        """States until the solver ends; with ``max_passes=0`` the one that the sample gave."""
+        if self._warmup is None:
+            yield from self._solve(start(self._p0))
+            return
+        plan = self._plan(self._warmup)
+        at_p0 = None
+        if plan.collect:
+            gathering = Gathering(plan)
+            collecting = partial(self._passes, collect=gathering)
+            at_p0 = next(iterate(collecting, start(self._p0), *self._box, self._tolerances))
+            yield at_p0
+            sample = gathering.sample()
+        else:
+            sample = self._passes.sample(plan)
+        warmed = self._warm_up(sample, self._warmup)
+        if self._settings.max_passes == 0:
+            in_memory = self._in_memory()
+            in_memory.adopt(warmed.warm)
+            yield warmed.warm.state
+        elif sample.complete:
+            in_memory = self._in_memory()
+            box = Guards(*self._box, np.ones_like(self._p0))
+            yield from in_memory.states(np.asarray(warmed.state.theta), box, self._tolerances)
+        elif warmed.report.skipped is None:
+            yield from self._from_sample(warmed, at_p0)
+        else:
+            yield from self._solve(at_p0 or warmed.state)
+
+    def _solve(self, state: State) -> Iterator[State]:
+        """The solver's states; where it ends on equations that have lost digits it goes on by triangles."""
+        for state in iterate(self._passes, state, *self._box, self._tolerances):
+            if state.status == Status.RUNNING or not self._passes.is_rough(state.theta):
+                yield state
+            else:
+                yield state._replace(status=RUNNING)
+                again = start(state.theta)._replace(second=state.second)
+                yield from iterate(self._passes, again, *self._box, self._tolerances)
+
+    def _from_sample(self, warmed: Warmed, at_p0: State | None) -> Iterator[State]:
+        """States from the sample's answer; from p0 where the data say that it was the better start."""
+        states = self._solve(warmed.state)
+        state = next(states)
+        verdict = hand_over(state, warmed.report, float(warmed.warm.state.equations.count))
+        logger.info("%s", verdict.sentence)
+        self._printer.say(verdict.sentence)
+        self.warmed = replace(warmed, report=replace(warmed.report, hand_over=verdict.sentence))
+        if verdict.decision == Decision.TRUST:
+            yield state
+            yield from states
+            return
+        at_sample = state._replace(second=None)
+        if verdict.decision == Decision.BACK:
+            yield at_sample._replace(status=RUNNING)
+            if at_p0 is None:
+                others = self._solve(start(self._p0))
+                at_p0 = next(others)
+            else:
+                others = self._solve(at_p0)
+            if not state.equations.finite or at_p0.equations.cost < state.equations.cost:
+                yield at_p0
+                yield from others
+                return
+        yield at_sample
+        if at_sample.status == Status.RUNNING:
+            yield from self._solve(at_sample)
+
+    def _plan(self, warmup: Warmup) -> SamplePlan:
+        prepared = self._prepared
+        wanted = {"groups": warmup.groups} if warmup.groups is not None else self._settings.cov
+        groups = group_source(prepared.domain, wanted)
+        reads_again = self._passes.runner.reads_again
+        return plan_sample(prepared.partitions, warmup.points, warmup.seed, groups, reads_again)
+
+    def _warm_up(self, sample: Sample, warmup: Warmup) -> Warmed:
+        prepared = self._prepared
+        self._printer.say(f"sample: {sample.reason}")
+        job = self._passes.job_for("triangle")
+        held = prepared.parameters.init[list(prepared.parameters.fixed)]
+        solver = SampleSolver(job.recipe, prepared.model.constants, sample, held, job.sigma, job.f_scale)
+        self._solver = solver
+        if sample.complete:
+            self._refuse_what_passes_refuse(solver)
+        self.warmed = warm_up(solver, prepared.parameters, warmup)
+        logger.info("%s", self.warmed.report.sentence)
+        self._printer.say(self.warmed.report.sentence)
+        return self.warmed
+
+    def _refuse_what_passes_refuse(self, solver: SampleSolver) -> None:
+        """Let a pass name the place where values cannot be fitted, or the model is not finite at p0."""
+        at_start = solver.solve(
+            begin(self._p0), EVERYTHING, Guards(*self._box, np.ones_like(self._p0)), Tolerances(), 1
+        )
+        if faults(at_start, self._prepared.domain.skipna) or not at_start.state.equations.finite:
+            self._passes(self._p0)
+
+    def _in_memory(self) -> SampleEvaluator:
+        self.evaluator = in_memory = SampleEvaluator(self._passes, self._solver)
+        return in_memory

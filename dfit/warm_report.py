@@ -1,0 +1,72 @@
+"""What a warm-up did, and why: a value of numbers and words that the result carries."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from dfit.statistics import Phase
+
+
+@dataclass(frozen=True)
+class WarmupReport:
+    """What the warm-up did, and why.
+
+    Attributes
+    ----------
+    sample : in words: its points, what was read, and why.
+    complete : whether the sample is all of the data.
+    points, held_out, chunks_read, chunks, bytes_read : of the sample.
+    normalization, unit : which unit each parameter had, and its size (p,).
+    relative_loss : loss at p0 as a part of the variance of y.
+    errors_away : largest Gauss-Newton step at p0, in the sample's standard errors.
+    skipped : layer 1, why the warm-up was skipped; None where it ran.
+    mode : layer 2, "refinement", "careful" or "exploration"; None where it did not judge.
+    guarded : layer 3, whether the cost of the points held out ended the warm-up.
+    clips : layer 4, how many steps were clipped.
+    cost_at_start, cost : on the whole sample, at p0 and at the end.
+    evaluations : of the model on the sample.
+    reason : why it ended.
+    seconds : by stage.
+    hand_over : what the first full pass says of the sample's answer.
+    """
+
+    sample: str
+    complete: bool
+    points: int
+    held_out: int
+    chunks_read: int
+    chunks: int
+    bytes_read: int
+    normalization: str
+    unit: np.ndarray
+    relative_loss: float
+    errors_away: float
+    skipped: str | None
+    mode: str | None
+    guarded: bool
+    clips: int
+    cost_at_start: float
+    cost: float
+    evaluations: int
+    reason: str
+    seconds: dict[str, float] = field(default_factory=dict)
+    hand_over: str | None = None
+
+    @property
+    def phases(self) -> tuple[Phase, ...]:
+        """Its stages, as the result lists them."""
+        return (
+            Phase("normalization", self.seconds["normalization"], 1, 0, f"unit: {self.normalization}"),
+            Phase("warmup", self.seconds["warmup"], self.evaluations - 1, 0, self.reason),
+        )
+
+    @property
+    def sentence(self) -> str:
+        """What came of it, in words."""
+        if self.skipped is not None:
+            return f"warm-up skipped: {self.skipped}"
+        mode = "" if self.mode is None else f"{self.mode}, "
+        fallen = f"cost {self.cost_at_start:.6g} to {self.cost:.6g}"
+        return f"warm-up: {mode}{self.evaluations} evaluations, {fallen}; {self.reason}"
