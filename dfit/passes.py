@@ -86,9 +86,9 @@ class Passes:
         else:
             yield from self._solve(at_p0 or warmed.state)
 
-    def _solve(self, state: State) -> Iterator[State]:
+    def _solve(self, begin_at: State) -> Iterator[State]:
         """The solver's states; where it ends on equations that have lost digits it goes on by triangles."""
-        for state in iterate(self._passes, state, *self._box, self._tolerances):
+        for state in iterate(self._passes, begin_at, *self._box, self._tolerances):
             if state.status == Status.RUNNING or not self._passes.is_rough(state.theta):
                 yield state
             else:

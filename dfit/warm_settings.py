@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -149,8 +149,13 @@ class Warmup:
     @classmethod
     def disabled(cls) -> Warmup:
         """The warm-up without a defence layer."""
-        off = {name: None for name in _POSITIVE if name != "tolerance"}
-        return replace(cls(), **off)
+        return cls(
+            warm_start_threshold=None,
+            radius_refinement=None,
+            radius_careful=None,
+            cost_increase_tolerance=None,
+            max_step=None,
+        )
 
     @classmethod
     def scientific(cls) -> Warmup:

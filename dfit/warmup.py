@@ -16,7 +16,7 @@ from dfit.core.trust_region import Tolerances, start
 from dfit.core.warm import Guards, Warm, begin
 from dfit.errors import DataError
 from dfit.parameters import Parameters
-from dfit.reduce.sampled import EVERYTHING, NOT_HELD, SampleSolver, equations_of, sums_of
+from dfit.reduce.sampled import EVERYTHING, NOT_HELD, SampleSolver, sums_of
 from dfit.warm_report import WarmupReport
 from dfit.warm_settings import Warmup
 
@@ -133,7 +133,7 @@ def _look(at_start: Warm, settings: Warmup) -> _Look:
     skipped = already_good(loss, away, settings.warm_start_threshold or 0.0)
     radii = {"refinement": settings.radius_refinement, "careful": settings.radius_careful}
     mode = fit_quality(loss) if any(radii.values()) and skipped is None else None
-    return _Look(loss, away, skipped, mode, radii.get(mode or "", None) or 1.0)
+    return _Look(loss, away, skipped, mode, radii.get(mode or "") or 1.0)
 
 
 def _fit(solver: SampleSolver, warm: Warm, guards: Guards, settings: Warmup) -> Warm:
@@ -152,7 +152,7 @@ def _fit_all(solver: SampleSolver, fitted: Warm, guards: Guards, settings: Warmu
 
 def _second_order(solver: SampleSolver, whole: Warm, guards: Guards) -> np.ndarray | None:
     """What Gauss-Newton omits, from differences of gradients around the sample's minimum."""
-    theta = whole.state.theta
+    theta = np.asarray(whole.state.theta)
     if whole.state.status not in (Status.OFFSET, Status.ROUNDING):
         return None
 

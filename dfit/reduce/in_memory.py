@@ -65,7 +65,7 @@ class SampleEvaluator:
             leaf = leaf_at(solver.leaves, k)
             out = kernel(theta, leaf, solver.scalars)
             sums.append(group_sums(out, codes, int(leaf.n), basis) if form == "groups" else as_sums(out))
-        return combine(*sums, form)
+        return combine(sums[0], sums[1], form)
 
 
 def faults(warm: Warm, skipna: bool) -> bool:

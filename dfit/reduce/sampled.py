@@ -13,16 +13,14 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from dfit import fingerprint
-from dfit.core.equations import Equations
 from dfit.core.kernel import Leaf, Scalars
 from dfit.core.lbfgs import Descent, descend, require_optax
 from dfit.core.sums import Sums, combine
 from dfit.core.trust_region import Tolerances
-from dfit.core.warm import Fields, Guards, Warm, advance, joined, run, unfinished
+from dfit.core.warm import Fields, Guards, Warm, advance, run, unfinished
 from dfit.data.leaves import empty_aligned
 from dfit.data.plan import SMALLEST_LEAF
 from dfit.errors import InputError
@@ -42,7 +40,6 @@ Solve = Callable[..., Any]  # a loop: `run`, `_solve_batch` or `descend`
 _loops: OrderedDict[tuple[Any, ...], Any] = OrderedDict()
 _building = threading.Lock()
 _advance = jax.jit(advance, compiler_options=COMPILER)
-_joined = jax.jit(joined, compiler_options=COMPILER)
 
 
 class SampleSolver:
@@ -148,12 +145,6 @@ class SampleSolver:
         return {name: np.stack([fields[name] for fields in each]) for name in each[0]}
 
 
-def equations_of(fields: Fields, chosen: np.ndarray) -> Equations:
-    """Equations of the chosen leaves, NumPy arrays."""
-    with float64_on_cpu():
-        return jax.tree.map(np.asarray, _joined(fields, chosen))
-
-
 def sums_of(fields: Fields) -> Sums:
     """Sums of the whole sample, of triangles."""
     first, second = (as_sums({name: values[k] for name, values in fields.items()}) for k in range(2))
@@ -174,7 +165,7 @@ def leaves_of_sample(sample: Sample) -> tuple[Leaf, Sequence[Any]]:
     counts = [int(part.sum()) for part in parts]
     size = max(SMALLEST_LEAF, 1 << (max(counts) - 1).bit_length())
 
-    def stacked(values: np.ndarray | None) -> np.ndarray | None:
+    def stacked(values: Any) -> Any:
         if values is None:
             return None
         out = empty_aligned(2 * size, values.dtype).reshape(2, size)
@@ -185,7 +176,7 @@ def leaves_of_sample(sample: Sample) -> tuple[Leaf, Sequence[Any]]:
 
     coords = tuple(stacked(c) for c in sample.coords)
     leaf = Leaf(stacked(sample.y), coords, stacked(sample.sigma), stacked(sample.where), (), np.array(counts))
-    return leaf, (None, None) if sample.codes is None else stacked(sample.codes)
+    return leaf, stacked(sample.codes) if sample.codes is not None else (None, None)
 
 
 def _solve_batch(
