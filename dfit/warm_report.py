@@ -30,6 +30,8 @@ class WarmupReport:
     reason : why it ended.
     seconds : by stage.
     hand_over : what the first full pass says of the sample's answer.
+    lbfgs_history_fill : how many times L-BFGS filled its memory of past steps.
+    lbfgs_line_search_failures : how many of its line searches found no better point.
     """
 
     sample: str
@@ -53,6 +55,8 @@ class WarmupReport:
     reason: str
     seconds: dict[str, float] = field(default_factory=dict)
     hand_over: str | None = None
+    lbfgs_history_fill: int = 0
+    lbfgs_line_search_failures: int = 0
 
     @property
     def phases(self) -> tuple[Phase, ...]:
