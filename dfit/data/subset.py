@@ -7,6 +7,7 @@ places along every dimension, too; and every stratum gives points in proportion 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -102,27 +103,23 @@ def _points(
     chunks: Sequence[Chunk], sizes: np.ndarray, wanted: int, seed: int, groups: Source | None
 ) -> np.ndarray:
     """Points that each chunk gives (chunks,); most give none where there are many."""
-    count, total = len(chunks), int(sizes.sum())
-    strata = max(STRATA, -(-SPARE * wanted * count // total))
-    chosen = np.ones(count, bool)
-    stratum = np.arange(count)
-    if 2 * strata <= count:
-        stratum = ((np.cumsum(sizes) - sizes / 2) * strata / total).astype(int)
+    total = sizes.sum()
+    strata = max(STRATA, math.ceil(SPARE * wanted * sizes.size / total))
+    stratum = ((np.cumsum(sizes) - sizes / 2) * strata / total).astype(int)
+    chosen = None
+    if 2 * strata <= sizes.size:
         rng = np.random.default_rng(seed)
-        some = _one_of_each(chunks, sizes, stratum, rng)
+        chosen = _one_of_each(chunks, sizes, stratum, rng)
         if groups is not None:
-            some = _with_every_group(some, chunks, groups, rng)
-        if 2 * some.sum() <= count:
-            chosen = some
-        else:
-            stratum = np.arange(count)
-    weight = np.bincount(stratum, sizes)[stratum[chosen]] * sizes[chosen]
-    weight = weight / np.bincount(stratum[chosen], sizes[chosen])[stratum[chosen]]
-    points = np.zeros(count, int)
+            chosen |= _with_groups_beyond(chosen, chunks, groups, rng)
+    if chosen is None or 2 * chosen.sum() > sizes.size:  # reading all costs little more
+        points = proportional(sizes, wanted, sizes)
+        return points if groups is None else np.maximum(points, 1)
+    own = stratum[chosen]
+    weight = np.bincount(stratum, sizes)[own] / np.bincount(own, sizes[chosen])[own] * sizes[chosen]
+    points = np.zeros(sizes.size, int)
     points[chosen] = proportional(weight, wanted, sizes[chosen])
-    if groups is not None:  # the few of every group are drawn, whatever the proportion
-        points[chosen] = np.maximum(points[chosen], 1)
-    return points
+    return points if groups is None else np.where(chosen, np.maximum(points, 1), 0)
 
 
 def _one_of_each(
@@ -145,10 +142,10 @@ def _one_of_each(
     return chosen
 
 
-def _with_every_group(
+def _with_groups_beyond(
     chosen: np.ndarray, chunks: Sequence[Chunk], groups: Source, rng: np.random.Generator
 ) -> np.ndarray:
-    """The chosen chunks, and random ones until no group is without."""
+    """Random chunks that have the groups of which no chosen chunk has a point."""
     distinct: dict[tuple[int, ...], np.ndarray] = {}
     present = []
     for chunk in chunks:
@@ -159,12 +156,12 @@ def _with_every_group(
     missing = np.ones(int(groups.array.values.max()) + 1, bool)
     for number in np.flatnonzero(chosen):
         missing[present[number]] = False
-    chosen = chosen.copy()
+    added = np.zeros_like(chosen)
     for number in rng.permutation(np.flatnonzero(~chosen)):
         if missing[present[number]].any():
             missing[present[number]] = False
-            chosen[number] = True
-    return chosen
+            added[number] = True
+    return added
 
 
 def _codes(groups: Source, chunk: Chunk) -> np.ndarray:
