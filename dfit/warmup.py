@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import NamedTuple
 
@@ -11,6 +11,7 @@ import numpy as np
 
 from dfit.core.curvature import gradient, second_order
 from dfit.core.guards import already_good, errors_away, fit_quality, relative_loss
+from dfit.core.lbfgs import Descent
 from dfit.core.state import State, Status
 from dfit.core.trust_region import Tolerances, start
 from dfit.core.warm import Guards, Warm, begin
@@ -89,9 +90,9 @@ def warm_up(solver: SampleSolver, parameters: Parameters, settings: Warmup) -> W
     look = _look(at_start, settings)
     clock.ended("normalization")
     guards = box._replace(unit=unit, max_step=settings.max_step or np.inf)
-    fitted, whole = None, at_start
+    fitted, whole, descent = None, at_start, None
     if look.skipped is None:
-        fitted = _fit(solver, begin(theta0, look.share), guards, settings)
+        fitted, descent = _fit(solver, begin(theta0, look.share), guards, settings)
         whole = _fit_all(solver, fitted, guards, settings)
         if not whole.state.equations.cost <= at_start.state.equations.cost:
             whole = at_start
@@ -101,6 +102,9 @@ def warm_up(solver: SampleSolver, parameters: Parameters, settings: Warmup) -> W
         state = state._replace(second=_second_order(solver, whole, guards))
     clock.ended("curvature")
     report = _report(solver, settings, look, fitted, at_start, whole, unit, clock)
+    if descent is not None:
+        filled, failures = int(descent.filled), int(descent.failures)
+        report = replace(report, lbfgs_history_fill=filled, lbfgs_line_search_failures=failures)
     return Warmed(state, whole, report)
 
 
@@ -136,17 +140,21 @@ def _look(at_start: Warm, settings: Warmup) -> _Look:
     return _Look(loss, away, skipped, mode, radii.get(mode or "") or 1.0)
 
 
-def _fit(solver: SampleSolver, warm: Warm, guards: Guards, settings: Warmup) -> Warm:
-    """The sample without the points held out, under layers 3 and 4."""
+def _fit(solver: SampleSolver, warm: Warm, guards: Guards, settings: Warmup) -> tuple[Warm, Descent | None]:
+    """The sample without the points held out, under layers 3 and 4; L-BFGS goes first where it is asked for."""
     guards = guards._replace(rise=settings.cost_increase_tolerance or np.inf)
-    return solver.solve(warm, NOT_HELD, guards, Tolerances(settings.tolerance), settings.iterations)
+    enough, left, descent = Tolerances(settings.tolerance), settings.iterations, None
+    if settings.method == "lbfgs":
+        descent = solver.descend(warm, NOT_HELD, guards, enough, left)
+        warm, left = descent.warm, max(left - int(descent.evaluations), 1)
+    return solver.solve(warm, NOT_HELD, guards, enough, left), descent
 
 
 def _fit_all(solver: SampleSolver, fitted: Warm, guards: Guards, settings: Warmup) -> Warm:
     """All of the sample, from where the fit ended; from its best point, and only there, if it was given up."""
     if fitted.aborted:
         return solver.solve(begin(fitted.best), EVERYTHING, guards, Tolerances(), 1)
-    left = max(settings.iterations - int(fitted.state.evaluations), 1)
+    left = max(settings.iterations - solver.evaluations, 1)
     return solver.solve(begin(fitted.state.theta), EVERYTHING, guards, Tolerances(settings.tolerance), left)
 
 
