@@ -17,6 +17,10 @@ class PassDone:
     relative_offset : size of a full further step in standard errors; infinite where undefined.
     accepted : whether the pass improved on the best values before it.
     elapsed_s : seconds since the fit began.
+    gradient_norm : largest cosine between the residual and the derivatives by a parameter, of those that
+        no bound stops: MINPACK's, of no unit; 0 at a minimum.
+    reduction : by how much the pass lowered the cost; NaN for the first.
+    trust_radius : how far the next step may go, in the unit of the residual.
     """
 
     npasses: int
@@ -25,6 +29,9 @@ class PassDone:
     relative_offset: float
     accepted: bool
     elapsed_s: float
+    gradient_norm: float
+    reduction: float
+    trust_radius: float
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from dfit import telemetry
+from dfit.core.equations import gradient_norm
 from dfit.core.state import State, Status
 from dfit.core.trust_region import start
 from dfit.data.domain import Domain, build_domain, coordinate_names
@@ -190,7 +192,7 @@ def fit(
 def run(model: Model, parameters: Parameters, domain: Domain, settings: Settings) -> FitResult:
     """A fit from what the doors have checked and named."""
     began = time.monotonic()
-    printer = Printer(settings.verbose)
+    printer = Printer(settings.verbose, settings.loss)
     warmup = _warmup_for(parameters, domain, settings)
     prepared = prepare(model, parameters, domain, settings, printer.task)
     printer.begin(prepared.memory.sentence(len(prepared.partitions), domain.data.size))
@@ -201,6 +203,8 @@ def run(model: Model, parameters: Parameters, domain: Domain, settings: Settings
         result = finish(prepared, passes, settings, state, stopped, began, solved)
     finally:
         prepared.close()
+    if result.warmup is not None:
+        telemetry.count(result.warmup)
     printer.end(result)
     return result
 
@@ -228,14 +232,7 @@ def _follow(
         for state in passes.states():
             if settings.max_passes == 0:
                 return state, "max_passes=0: this is the sample's answer"
-            event = PassDone(
-                account.passes,
-                p.by_name(state.theta),
-                float(state.equations.cost),
-                float(state.offset),
-                float(state.equations.cost) < cost,
-                time.monotonic() - began,
-            )
+            event = _pass_done(account.passes, p, state, cost, time.monotonic() - began)
             cost = event.cost
             logger.info(
                 "pass %d: cost %.10g, relative offset %.2g", event.npasses, cost, event.relative_offset
@@ -251,6 +248,23 @@ def _follow(
             raise
         return state, BY_INTERRUPT
     return state, None
+
+
+def _pass_done(npasses: int, p: Parameters, state: State, before: float, elapsed_s: float) -> PassDone:
+    """What observers are told of a state; ``before`` is the cost of the state before it."""
+    varying = list(p.varying)
+    cost = float(state.equations.cost)
+    return PassDone(
+        npasses,
+        p.by_name(state.theta),
+        cost,
+        float(state.offset),
+        cost < before,
+        elapsed_s,
+        gradient_norm(state.equations, np.asarray(state.theta), p.lower[varying], p.upper[varying]),
+        before - cost if np.isfinite(before) else float("nan"),
+        float(state.radius),
+    )
 
 
 def _told_to_stop(settings: Settings, event: PassDone) -> str | None:

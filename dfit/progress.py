@@ -17,8 +17,9 @@ EVERY_S = 2.0
 class Printer:
     """Prints one line a pass, in a long pass one every two seconds, and the report at the end."""
 
-    def __init__(self, verbose: int) -> None:
+    def __init__(self, verbose: int, loss: str = "linear") -> None:
         self._on = verbose > 0
+        self._sum = "sum of squares" if loss == "linear" else "sum of rho"
         self._last = time.monotonic()
 
     def begin(self, plan: str) -> None:
@@ -31,13 +32,21 @@ class Printer:
     def passed(self, event: PassDone) -> None:
         values = ", ".join(f"{name} = {value:.8g}" for name, value in list(event.params.items())[:6])
         self.say(
-            f"pass {event.npasses}: cost {event.cost:.10g}, relative offset {event.relative_offset:.2g}, "
-            f"{event.elapsed_s:.1f} s; {values}{', ...' if len(event.params) > 6 else ''}"
+            f"pass {event.npasses}: {self._sum} {2 * event.cost:.7g}, gradient {event.gradient_norm:.2g}, "
+            f"reduction {2 * event.reduction:.3g}, trust radius {event.trust_radius:.3g}, "
+            f"{event.elapsed_s:.2f} s; {values}{', ...' if len(event.params) > 6 else ''}"
             f"{'' if event.accepted else ' (step rejected)'}"
         )
 
     def end(self, result: FitResult) -> None:
-        self.say(f"{result.message}\n{result.fit_report()}")
+        for phase in result.phases:
+            self.say(
+                f"{phase.name}: {phase.seconds:.3f} s, {phase.iterations} evaluations, {phase.passes} passes"
+            )
+        self.say(
+            f"{result.message}\n{self._sum} {result.chisqr:.7g}, residual variance {result.redchi:.7g}\n"
+            f"{result.fit_report()}"
+        )
 
     def say(self, text: str) -> None:
         """Print a line, if anything is printed."""

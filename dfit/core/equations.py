@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+import numpy as np
+
+from dfit.core.bounds import pressed
+
 
 class Equations(NamedTuple):
     """Least-squares equations of all points at one theta, for p varying parameters.
@@ -31,3 +35,16 @@ class Equations(NamedTuple):
     scale2: Any
     count: Any
     finite: Any
+
+
+def gradient_norm(at: Equations, theta: np.ndarray, lower: np.ndarray, upper: np.ndarray) -> float:
+    """Largest cosine between the residual and a column of J whose parameter no bound stops; 0 for none.
+
+    What MINPACK's gtol is compared with. NumPy arrays; theta, lower, upper (p,).
+    """
+    jacobian, residual = at.root[:, :-1], at.root[:, -1]
+    downhill = jacobian.T @ residual
+    at_lower, at_upper = pressed(theta, downhill, lower, upper)
+    lengths = np.linalg.norm(jacobian, axis=0) * np.linalg.norm(residual)
+    cosines = np.abs(downhill) / np.where(lengths > 0, lengths, 1.0)
+    return float(np.max(np.where(at_lower | at_upper, 0.0, cosines), initial=0.0))

@@ -106,7 +106,7 @@ def test_a_time_limit_ends_with_the_best_point() -> None:
 def test_verbose_prints_to_standard_output(capsys: pytest.CaptureFixture[str]) -> None:
     result = fit(verbose=1)
     out, err = capsys.readouterr()
-    assert f"pass {result.npasses}: cost" in out
+    assert f"pass {result.npasses}: sum of squares {result.chisqr:.7g}" in out
     assert "1 fit over dim_0" in out and result.message in out
     assert err == ""
 
