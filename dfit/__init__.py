@@ -12,9 +12,12 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from dfit.errors import DataError, DfitError, DfitWarning, FitFailed, InputError, ModelError, WorkerError
-    from dfit.face.curve_fit import curve_fit
+    from dfit.face.curve_fit import curve_fit, curve_fit_large
+    from dfit.face.hybrid_config import HybridStreamingConfig
     from dfit.fitting import fit
     from dfit.result import FitResult
+    from dfit.telemetry import get_defense_telemetry, reset_defense_telemetry
+    from dfit.warm_settings import Warmup
 
 __version__ = "0.1.0.dev0"
 
@@ -24,12 +27,17 @@ __all__ = [
     "DfitWarning",
     "FitFailed",
     "FitResult",
+    "HybridStreamingConfig",
     "InputError",
     "ModelError",
+    "Warmup",
     "WorkerError",
     "__version__",
     "curve_fit",
+    "curve_fit_large",
     "fit",
+    "get_defense_telemetry",
+    "reset_defense_telemetry",
 ]
 
 _HOME = {
@@ -38,11 +46,16 @@ _HOME = {
     "DfitWarning": "dfit.errors",
     "FitFailed": "dfit.errors",
     "FitResult": "dfit.result",
+    "HybridStreamingConfig": "dfit.face.hybrid_config",
     "InputError": "dfit.errors",
     "ModelError": "dfit.errors",
+    "Warmup": "dfit.warm_settings",
     "WorkerError": "dfit.errors",
     "curve_fit": "dfit.face.curve_fit",
+    "curve_fit_large": "dfit.face.curve_fit",
     "fit": "dfit.fitting",
+    "get_defense_telemetry": "dfit.telemetry",
+    "reset_defense_telemetry": "dfit.telemetry",
 }
 
 

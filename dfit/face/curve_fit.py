@@ -7,24 +7,21 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from scipy.optimize import OptimizeWarning
 
-from dfit.core.state import Status
-from dfit.errors import InputError, warn
-from dfit.face.ending import full_covariance, require_success
+from dfit.errors import InputError
+from dfit.face import hybrid
+from dfit.face.ending import CurveFit, ier_of, pcov_of, require_success, residual_of, warn_failed
+from dfit.face.hybrid_config import FIELDS, HybridStreamingConfig, nearest
 from dfit.face.scipy_input import Points, as_points, read_nan_policy
 from dfit.face.whitening import fit_whitened
-from dfit.fitting import fit, stopped_by_user
+from dfit.fitting import fit
 from dfit.model import Model
-from dfit.result import FitResult
 from dfit.signature import arguments_of
 from dfit.typed import read_bounds
 
-METHODS = (None, "lm", "trf", "dogbox")
+METHODS = (None, "lm", "trf", "dogbox", hybrid.METHOD)
 DIFFERENCES = ("2-point", "3-point", "cs")
-PASSES = ("max_passes", "maxfev", "max_nfev")
-# MINPACK's numbers: 1 to 4 mean that a solution was found.
-IER = {Status.FTOL: 1, Status.ROUNDING: 1, Status.XTOL: 2, Status.OFFSET: 4, Status.GTOL: 4}
+PASSES = ("maxfev", "max_nfev", "max_passes")
 # Options of leastsq and least_squares that have no meaning here, and what to do instead.
 MEANINGLESS = {
     "args": "'args' is not a supported keyword argument: type constants={'name': array} for arrays of the model",
@@ -45,29 +42,14 @@ MEANINGLESS = {
     "data": "the data are ydata",
     "weights": "type sigma=1/weights for weights that multiply the residual, or sigma=1/np.sqrt(weights)",
 }
-KNOWN = {*PASSES, *inspect.signature(fit).parameters}
-
-
-class CurveFit(tuple[Any, ...]):
-    """``popt, pcov`` (with `full_output` also ``infodict, mesg, ier``), and `result` with everything else.
-
-    Attributes
-    ----------
-    popt : (p,), pcov : (p, p)
-    result : FitResult
-    """
-
-    result: FitResult
-
-    @property
-    def popt(self) -> np.ndarray:
-        """Values of the parameters (p,)."""
-        return np.asarray(self[0])
-
-    @property
-    def pcov(self) -> np.ndarray:
-        """Their covariance (p, p)."""
-        return np.asarray(self[1])
+# Options of nlsq's curve_fit_large.
+MEMORY = {
+    "memory_limit_gb": "leave it out: a pass holds some chunks of the data; type ydata.rechunk(...) for smaller ones",
+    "auto_size_detection": "leave it out: data of any size are fitted in the same way",
+    "size_threshold": "leave it out: data of any size are fitted in the same way",
+    "show_progress": "type verbose=1",
+}
+KNOWN = frozenset((*PASSES, *inspect.signature(fit).parameters))
 
 
 def curve_fit(
@@ -86,6 +68,7 @@ def curve_fit(
     nan_policy: str | None = None,
     param_names: Sequence[str] | None = None,
     constants: Mapping[str, Any] | None = None,
+    config: HybridStreamingConfig | None = None,
     **kwargs: Any,
 ) -> CurveFit:
     """Nonlinear least squares with the signature and meaning of `scipy.optimize.curve_fit`.
@@ -108,8 +91,9 @@ def curve_fit(
     check_finite : bool, optional
         Whether NaN and infinity are errors; True unless `nan_policy` is given.
     bounds : (lower, upper), scipy.optimize.Bounds or mapping
-    method : {"lm", "trf", "dogbox"}, optional
-        Accepted; the solver is always dfit's.  "lm" takes no bounds.
+    method : {"lm", "trf", "dogbox", "hybrid_streaming"}, optional
+        Accepted; the solver is always dfit's.  "lm" takes no bounds.  "hybrid_streaming" warms up on a
+        sample, and gives `HybridFit`: a fit that fails does not raise, but has ``success`` False.
     jac : callable or str, optional
         ``jac(xdata, a, b, ...)`` giving (M, p) is used.  The names of SciPy's differences are
         accepted: derivatives are exact where JAX can trace `f`, differences elsewhere.
@@ -118,6 +102,8 @@ def curve_fit(
     nan_policy : {"raise", "omit"}, optional
     param_names, constants
         As in `dfit.fit`.
+    config : HybridStreamingConfig, optional
+        Of "hybrid_streaming"; its fields may be given as keywords, too.
     **kwargs
         `maxfev` or `max_nfev` (passes over the data, by default 100 (p + 1)), `ftol`, `xtol`, `gtol`
         (by default None: see `tol` in `dfit.fit`), `loss`, `f_scale` (pcov by the sandwich), and
@@ -151,6 +137,10 @@ def curve_fit(
     >>> popt.round(6)
     array([5., 2.])
     """
+    if method == hybrid.METHOD:
+        kwargs = hybrid.translate(config, kwargs, KNOWN)
+    else:
+        hybrid.refuse(config, kwargs)
     options = _options(kwargs)
     names = _parameter_names(f, p0, param_names, constants or ())
     bounds = _bounds(method, bounds, names)
@@ -168,13 +158,36 @@ def curve_fit(
     else:
         result = fit(described, y, points.coords, sigma=spread, **options)
         whiten = None
-    require_success(result)
-    found: tuple[Any, ...] = (np.array(result.known.values), _pcov(result))
+    streaming = method == hybrid.METHOD
+    (warn_failed if streaming else require_success)(result)
+    found: tuple[Any, ...] = (np.array(result.known.values), pcov_of(result))
     if full_output:
-        found = (*found, _infodict(result, whiten), result.message, _ier(result))
+        infodict = {"nfev": result.nfev, "fvec": residual_of(result, whiten)}
+        found = (*found, infodict, result.message, ier_of(result))
+    if streaming:
+        return hybrid.HybridFit.of(found, result, f, whiten, options["callback"])
     answer = CurveFit(found)
     answer.result = result
     return answer
+
+
+def curve_fit_large(
+    f: Callable[..., Any],
+    xdata: Any,
+    ydata: Any,
+    p0: Any = None,
+    sigma: Any = None,
+    absolute_sigma: bool = False,
+    check_finite: bool | None = None,
+    bounds: Any = (-np.inf, np.inf),
+    method: str | None = hybrid.METHOD,
+    **kwargs: Any,
+) -> CurveFit:
+    """`curve_fit` with ``method="hybrid_streaming"`` unless another is given."""
+    for name in kwargs:
+        if name in MEMORY:
+            raise InputError(f"curve_fit_large does not take {name}=: {MEMORY[name]}")
+    return curve_fit(f, xdata, ydata, p0, sigma, absolute_sigma, check_finite, bounds, method, **kwargs)
 
 
 def _options(kwargs: dict[str, Any]) -> dict[str, Any]:
@@ -183,7 +196,8 @@ def _options(kwargs: dict[str, Any]) -> dict[str, Any]:
         if name in MEANINGLESS:
             raise InputError(f"curve_fit does not take {name}=: {MEANINGLESS[name]}")
         if name not in KNOWN:
-            raise TypeError(f"curve_fit() got an unexpected keyword argument {name!r}")
+            near = nearest(name, (*KNOWN, *FIELDS))
+            raise TypeError(f"curve_fit() got an unexpected keyword argument {name!r}{near}")
     options = {name: value for name, value in kwargs.items() if name not in PASSES}
     for name in ("ftol", "xtol", "gtol"):
         options[name] = options.get(name) or None  # SciPy's 0 is never
@@ -192,6 +206,8 @@ def _options(kwargs: dict[str, Any]) -> dict[str, Any]:
             "loss is a function; expected a name: 'linear', 'soft_l1', 'huber', 'cauchy' or 'arctan'"
         )
     given = [kwargs[name] for name in PASSES if kwargs.get(name)]
+    if not given and kwargs.get("max_passes") == 0:
+        given = [0]
     return {**options, "max_passes": given[0]} if given else options
 
 
@@ -222,7 +238,7 @@ def _parameter_names(
 def _bounds(method: str | None, bounds: Any, names: Sequence[str]) -> Any:
     """Bounds, None where there are none; checks the method."""
     if method not in METHODS:
-        raise InputError(f"method is {method!r}; expected 'lm', 'trf', 'dogbox' or None")
+        raise InputError(f"method is {method!r}; expected {', '.join(map(repr, METHODS[1:]))} or None")
     lower, upper = read_bounds(names, bounds)
     if not (np.isfinite(lower).any() or np.isfinite(upper).any()):
         return None
@@ -245,31 +261,3 @@ def _sigma(sigma: Any, absolute_sigma: bool) -> Any:
         return 1.0 if absolute_sigma else None
     array = sigma if hasattr(sigma, "chunks") else np.asarray(sigma)
     return array.item() if isinstance(array, np.ndarray) and array.size == 1 else array
-
-
-def _pcov(result: FitResult) -> np.ndarray:
-    """Covariance as SciPy gives it: all infinite where the data do not determine it, with its warning."""
-    pcov, found = full_covariance(result), result.covariance
-    bounded = found.at_lower | found.at_upper
-    known = ~bounded & np.isfinite(found.stderr)
-    if not (known | bounded).all():
-        pcov = np.full_like(pcov, np.inf)
-    if not known.all():
-        text = f"Covariance of the parameters could not be estimated: {found.note}"
-        warn(text, OptimizeWarning)
-    return pcov
-
-
-def _infodict(result: FitResult, whiten: np.ndarray | None) -> dict[str, Any]:
-    """SciPy's infodict: passes, and the residual (f - y) / sigma; points left out are not in it if in memory."""
-    sigma = result.domain.sigma if result.domain is not None else None
-    residual = -result.residual() / (1.0 if sigma is None else sigma)
-    fvec = residual.data if whiten is None else whiten @ residual.data
-    if isinstance(fvec, np.ndarray):
-        fvec = fvec[np.isfinite(fvec)]
-    return {"nfev": result.nfev, "fvec": fvec}
-
-
-def _ier(result: FitResult) -> int:
-    """MINPACK's number of why the fit ended; -2, as in SciPy, where the user stopped it."""
-    return -2 if stopped_by_user(result) else IER[result.status]
