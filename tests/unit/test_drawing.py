@@ -45,7 +45,7 @@ def test_points_that_do_not_count_are_not_drawn() -> None:
     y, x, sigma = rng.normal(size=(3, 40, 50))
     y[rng.random(y.shape) < 0.2] = np.nan
     x[rng.random(y.shape) < 0.2] = np.nan
-    sigma[0, :20], sigma[1, :20] = np.nan, np.inf
+    sigma[0, :20], sigma[2, :20] = np.nan, np.inf
     where = np.arange(40) % 2 == 0
     arrays, axes = [y, x, sigma, where], [(0, 1), (0, 1), (0, 1), (0,)]
     roles = ("y", "coordinate", "sigma", "where")
@@ -122,6 +122,11 @@ def test_whole_chunks_are_held_out_where_there_are_many() -> None:
     assert often.reshape(4, 5).sum(axis=1).tolist() == [1] * 4 and set(often) == {0, 1}
     scattered = hold_out(lengths.tolist(), seed=0, by_chunk=False)
     assert np.bincount(chunk, scattered).min() > 0 and abs(scattered.mean() - 0.2) < 0.01
+
+
+def test_points_are_held_out_where_chunks_are_too_few() -> None:
+    held = hold_out([10] * 19, seed=0, by_chunk=True)
+    assert held.reshape(19, 10).sum(axis=1).tolist() == [2] * 19
 
 
 def test_nothing_of_a_small_sample_is_held_out() -> None:

@@ -59,6 +59,11 @@ def test_first_pass_collects_what_needs_every_chunk_unless_it_stays_in_memory(re
     assert ("collected during the first pass" in plan.reason) is reads_again
 
 
+def test_large_chunks_are_read_rather_than_small_ones() -> None:
+    plan = plan_sample(partitions([10, 10_000] * 1000), 10_000, seed=0)
+    assert sum(share.number % 2 for share in plan.shares) >= 62
+
+
 def test_every_stratum_gives_points_in_proportion_to_its_own() -> None:
     rng = np.random.default_rng(0)
     sizes = rng.integers(2000, 30_000, 1500).tolist()
@@ -125,6 +130,12 @@ def test_chunks_are_added_until_no_group_is_without() -> None:
     added = {s.number for s in plan.shares} - {s.number for s in plain.shares}
     assert added == {6, 333}
     assert abs(sum(s.points for s in plan.shares) - 10**4) <= 2
+
+
+def test_every_chunk_is_read_where_groups_ask_for_more_than_half() -> None:
+    group = np.repeat(np.minimum(np.arange(700), 420), 50)
+    plan = plan_sample(partitions([50] * 700), 1000, 0, codes(group, 0), reads_again=True)
+    assert len(plan.shares) == 700 and plan.collect
 
 
 def test_groups_along_one_of_two_dimensions_are_all_met() -> None:
