@@ -22,6 +22,7 @@ from dfit.parameters import Parameters
 from dfit.precision import float64_on_cpu
 from dfit.record import Record, estimates_of, merged, record_of
 from dfit.statistics import Derived, Estimates, Phase, Run, Tallies
+from dfit.telemetry import counts_of
 from dfit.warm_report import WarmupReport
 
 
@@ -159,6 +160,11 @@ class FitResult:
     def nfev(self) -> int:
         """Evaluations: passes and those of a warm-up."""
         return self.run.nfev
+
+    @property
+    def telemetry(self) -> dict[str, int]:
+        """What the defence layers of the warm-up did, see `dfit.telemetry.Counts`; empty without one."""
+        return {} if self.warmup is None else counts_of(self.warmup)._asdict()
 
     def conf_interval(self, level: float = 0.95) -> pd.DataFrame:
         """Interval of each parameter, columns lower and upper.

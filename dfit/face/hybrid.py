@@ -17,7 +17,6 @@ from dfit.events import PassDone
 from dfit.face.ending import CurveFit, residual_of
 from dfit.face.hybrid_config import FIELDS, INSTEAD, read_config
 from dfit.result import FitResult
-from dfit.telemetry import counts_of
 
 METHOD = "hybrid_streaming"
 TIMINGS = {
@@ -147,7 +146,7 @@ def _diagnostics(fit: HybridFit) -> dict[str, Any]:
         "warmup_diagnostics": _of_warmup(result),
         "gauss_newton_diagnostics": _of_passes(fit),
         "phase_history": [{"phase": k, **asdict(phase)} for k, phase in enumerate(result.phases)],
-        "telemetry": {} if result.warmup is None else counts_of(result.warmup)._asdict(),
+        "telemetry": result.telemetry,
     }
 
 

@@ -1,0 +1,344 @@
+"""The door of nlsq's hybrid streaming: its settings, its result, and what it refuses."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import pickle
+import warnings
+from typing import Any
+
+import dask.array as da
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import dfit
+from dfit.face.hybrid_config import ADVICE, FIELDS, INSTEAD, LAYERS, NAMES
+from dfit.warm_settings import Warmup
+
+T = np.linspace(0, 10, 500)
+Y = 5 * np.exp(-0.5 * T) + 1 + 0.1 * np.random.default_rng(3).normal(size=T.size)
+START = (4.0, 0.4, 0.8)
+HYBRID = "hybrid_streaming"
+KEYS = [
+    "x",
+    "parameters",
+    "success",
+    "message",
+    "nfev",
+    "fun",
+    "cost",
+    "pcov",
+    "perr",
+    "model",
+    "strategy",
+    "streaming_diagnostics",
+]
+
+
+def decay(t, a, b, c):
+    return a * jnp.exp(-b * t) + c
+
+
+def fit(**options: Any) -> Any:
+    return dfit.curve_fit(decay, T, Y, START, method=HYBRID, **options)
+
+
+@pytest.fixture(scope="module")
+def plain() -> Any:
+    return dfit.curve_fit(decay, T, Y, START)
+
+
+@pytest.fixture(scope="module")
+def hybrid() -> Any:
+    return fit()
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "core", "expected"),
+    [
+        ("normalize", False, "normalization", "none"),
+        ("normalization_strategy", "p0", "normalization", "p0"),
+        ("warmup_method", "lbfgs", "method", "lbfgs"),
+        ("warmup_iterations", 300, "iterations", 300),
+        ("warmup_tolerance", 0.1, "tolerance", 0.1),
+        ("sample_points", 100, "sample_points", 100),
+        ("seed", 7, "seed", 7),
+        ("groups", "site", "groups", "site"),
+        ("multistart", 5, "multistart", 5),
+        ("global_search", "cmaes", "global_search", "cmaes"),
+        ("enable_warm_start_detection", False, "warm_start_threshold", None),
+        ("warm_start_threshold", 0.2, "warm_start_threshold", 0.2),
+        ("enable_adaptive_warmup_lr", False, "radius_refinement", None),
+        ("warmup_lr_refinement", 1e-7, "radius_refinement", 1e-7),
+        ("warmup_lr_careful", 1e-6, "radius_careful", 1e-6),
+        ("enable_cost_guard", False, "cost_increase_tolerance", None),
+        ("cost_increase_tolerance", 0.02, "cost_increase_tolerance", 0.02),
+        ("enable_step_clipping", False, "max_step", None),
+        ("max_warmup_step_size", 0.3, "max_step", 0.3),
+    ],
+)
+def test_each_field_of_the_warm_up_reaches_its_setting(
+    field: str, value: Any, core: str, expected: Any
+) -> None:
+    warmup = dfit.HybridStreamingConfig(**{field: value}).to_warmup()
+    assert getattr(warmup, core) == expected
+    assert getattr(dfit.HybridStreamingConfig().to_warmup(), core) != expected
+
+
+def test_every_field_is_translated_and_every_default_is_the_core_s() -> None:
+    thresholds = [name for names in LAYERS.values() for name in names]
+    passes = ["gauss_newton_tol", "phase2_max_iterations"]
+    assert sorted(FIELDS) == sorted(["normalize", *NAMES, *LAYERS, *thresholds, *passes])
+    assert dfit.HybridStreamingConfig().to_warmup() == Warmup()
+
+
+@pytest.mark.parametrize(
+    ("preset", "core"),
+    [
+        ("defense_strict", Warmup.strict()),
+        ("defense_relaxed", Warmup.relaxed()),
+        ("defense_disabled", Warmup.disabled()),
+        ("scientific_default", Warmup.scientific()),
+    ],
+)
+def test_a_preset_is_the_core_s_with_its_switches(preset: str, core: Warmup) -> None:
+    config = getattr(dfit.HybridStreamingConfig, preset)()
+    assert config.to_warmup() == core
+    assert {getattr(config, switch) for switch in LAYERS} == {preset != "defense_disabled"}
+
+
+def test_a_config_is_a_value_that_shows_its_fields() -> None:
+    config = dfit.HybridStreamingConfig(seed=3)
+    assert pickle.loads(pickle.dumps(config)) == config == copy.deepcopy(config)
+    assert config != dfit.HybridStreamingConfig()
+    assert list(inspect.signature(dfit.HybridStreamingConfig).parameters) == list(FIELDS)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"warmup_iteration": 3}, "no field 'warmup_iteration'; did you mean 'warmup_iterations'"),
+        ({"zzz": 3}, "no field 'zzz'. Its fields: normalize, "),
+        ({"warmup_iterations": 0}, "warmup_iterations is 0; expected an integer of at least 1"),
+        ({"max_warmup_step_size": -1.0}, "max_warmup_step_size is -1.0; expected a positive number"),
+        ({"normalization_strategy": "scale"}, "normalization_strategy is 'scale'; expected one of 'auto'"),
+        ({"gauss_newton_tol": 0.0}, "gauss_newton_tol is 0.0; expected a positive number"),
+        ({"phase2_max_iterations": -1}, "phase2_max_iterations is -1; expected an integer of at least 0"),
+        ({"enable_cost_guard": 1}, "enable_cost_guard is 1; expected True or False"),
+    ],
+)
+def test_what_no_config_has_is_refused_under_the_name_that_was_typed(given: dict, said: str) -> None:
+    with pytest.raises(dfit.InputError) as caught:
+        dfit.HybridStreamingConfig(**given)
+    assert said in str(caught.value)
+
+
+@pytest.mark.parametrize("name", sorted(INSTEAD))
+def test_a_field_of_nlsq_without_meaning_is_refused_with_what_to_do_instead(name: str) -> None:
+    with pytest.raises(dfit.InputError) as caught:
+        dfit.HybridStreamingConfig(**{name: 1})
+    assert str(caught.value) == f"HybridStreamingConfig has no field {name!r}: {INSTEAD[name]}"
+    advised = [word.rstrip("=,:") for word in INSTEAD[name].split() if word.rstrip(",:").endswith("=")]
+    assert set(advised) <= set(FIELDS)
+
+
+def test_no_advice_is_given_twice() -> None:
+    names = " ".join(ADVICE.values()).split()
+    assert len(names) == len(set(names)) and not set(names) & set(FIELDS)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "said"),
+    [
+        ({"method": HYBRID, "chunk_size": 100}, dfit.InputError, "chunk_size=: leave it out"),
+        ({"method": HYBRID, "warmup_iteration": 3}, TypeError, "did you mean 'warmup_iterations'"),
+        ({"method": HYBRID, "config": "strict"}, dfit.InputError, "config is str; expected dfit.Hybrid"),
+        ({"method": HYBRID, "warmup": True}, dfit.InputError, "say the same: type config="),
+        ({"config": dfit.HybridStreamingConfig()}, dfit.InputError, "config= belongs to hybrid streaming"),
+        ({"method": "trf", "seed": 3}, dfit.InputError, "seed= belongs to hybrid streaming"),
+        ({"method": HYBRID, "normalization_strategy": "bounds"}, dfit.InputError, "two finite bounds"),
+        ({"method": HYBRID, "sample_points": 501}, dfit.InputError, "the data have 500 points"),
+    ],
+)
+def test_what_the_door_does_not_take_is_refused(options: dict, error: type[Exception], said: str) -> None:
+    with pytest.raises(error) as caught:
+        dfit.curve_fit(decay, T, Y, START, **options)
+    assert said in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "name", ["memory_limit_gb", "auto_size_detection", "size_threshold", "show_progress"]
+)
+def test_memory_hints_are_refused_with_what_to_do_instead(name: str) -> None:
+    with pytest.raises(dfit.InputError, match=f"curve_fit_large does not take {name}=: "):
+        dfit.curve_fit_large(decay, T, Y, START, **{name: 1})
+
+
+def test_the_answer_is_curve_fit_s(plain: Any, hybrid: Any) -> None:
+    stderr = np.sqrt(np.diag(plain.pcov))
+    popt, pcov = hybrid
+    assert (np.abs(popt - plain.popt) < 1e-6 * stderr).all()
+    np.testing.assert_allclose(pcov, plain.pcov, rtol=1e-6)
+
+
+def test_curve_fit_large_is_this_door_by_default(hybrid: Any) -> None:
+    large = dfit.curve_fit_large(decay, T, Y, START)
+    np.testing.assert_array_equal(large["x"], hybrid["x"])
+    assert type(dfit.curve_fit_large(decay, T, Y, START, method="trf")) is type(
+        dfit.curve_fit(decay, T, Y, START)
+    )
+
+
+def test_the_result_is_a_mapping_of_its_keys(hybrid: Any) -> None:
+    assert list(hybrid.keys()) == KEYS == list(dict(hybrid.items()))
+    assert set(dict(hybrid)) == set(KEYS)
+    popt, pcov = hybrid
+    np.testing.assert_array_equal(hybrid["x"], popt)
+    np.testing.assert_array_equal(hybrid["parameters"], popt)
+    np.testing.assert_array_equal(hybrid["pcov"], pcov)
+    np.testing.assert_array_equal(hybrid["perr"], np.sqrt(np.diag(pcov)))
+    assert hybrid["success"] is True and hybrid["message"] == hybrid.result.message
+    assert hybrid["model"] is decay and hybrid["strategy"] == HYBRID
+    assert hybrid["nfev"] == hybrid.result.nfev
+    assert ("x" in hybrid, "y" in hybrid, hybrid.get("y", 3), len(hybrid)) == (True, False, 3, 2)
+    with pytest.raises(KeyError, match="the keys are x, "):
+        print(hybrid["y"])
+
+
+def test_keys_are_attributes_too(hybrid: Any) -> None:
+    assert (hybrid.success, hybrid.cost) == (True, hybrid.result.cost)
+    with pytest.raises(AttributeError, match="no 'y'"):
+        print(hybrid.y)
+
+
+def test_a_copy_has_the_same_values(hybrid: Any) -> None:
+    again = copy.copy(hybrid)
+    assert again["cost"] == hybrid["cost"] and again["model"] is decay
+
+
+def test_residuals_are_computed_when_they_are_asked_for(hybrid: Any) -> None:
+    expected = np.asarray(decay(T, *hybrid["x"]), float) - Y
+    np.testing.assert_allclose(hybrid["fun"], expected, atol=1e-6)
+    assert hybrid["fun"] is not hybrid["fun"]
+    assert not any(value.size >= T.size for value in vars(hybrid).values() if isinstance(value, np.ndarray))
+
+
+def test_residuals_of_chunked_data_are_lazy() -> None:
+    y = da.from_array(Y, chunks=200)
+    sigma = np.full(T.size, 0.1)
+    found = dfit.curve_fit(decay, T, y, START, sigma, method=HYBRID)
+    assert isinstance(found["fun"], da.Array)
+    chisqr = float((found["fun"] ** 2).sum())
+    assert chisqr == pytest.approx(2 * found["cost"], rel=1e-6)
+
+
+def test_each_phase_tells_its_seconds_iterations_and_reason(hybrid: Any) -> None:
+    found, result = hybrid["streaming_diagnostics"], hybrid.result
+    names = ["normalization", "warmup", "gauss_newton", "covariance"]
+    history = found["phase_history"]
+    assert [phase["name"] for phase in history] == names
+    assert [phase["phase"] for phase in history] == [0, 1, 2, 3]
+    assert list(found["phase_timings"].values()) == [phase["seconds"] for phase in history]
+    assert sum(found["phase_timings"].values()) <= found["total_time"] * 1.001
+    assert found["phase_iterations"] == {"phase1": history[1]["iterations"], "phase2": result.npasses}
+    assert found["phase_iterations"]["phase1"] + 1 + result.npasses == hybrid["nfev"]
+    assert found["total_time"] == result.run.elapsed_s
+    assert found["telemetry"] == result.telemetry
+    assert found["telemetry"]["warmup_calls"] == 1
+
+
+def test_sums_of_squares_are_whole_in_the_diagnostics(hybrid: Any) -> None:
+    found = hybrid["streaming_diagnostics"]
+    total = float(np.sum((np.asarray(decay(T, *hybrid["x"]), float) - Y) ** 2))
+    at_start = float(np.sum((np.asarray(decay(T, *START), float) - Y) ** 2))
+    passes, warmup = found["gauss_newton_diagnostics"], found["warmup_diagnostics"]
+    assert passes["final_cost"] == pytest.approx(total, rel=1e-6)
+    assert passes["residual_variance"] == pytest.approx(total / (T.size - 3), rel=1e-6)
+    assert warmup["initial_loss"] == pytest.approx(at_start, rel=1e-6)
+    assert warmup["final_loss"] == pytest.approx(total, rel=1e-4)
+    assert hybrid["cost"] == passes["final_cost"] / 2
+    assert passes["gradient_norm"] < 1e-8 and passes["trust_radius"] > 0
+    assert passes["convergence_reason"] == hybrid["message"]
+    assert warmup["switch_reason"] == found["phase_history"][1]["reason"]
+
+
+def test_a_fit_that_fails_is_told_and_does_not_raise() -> None:
+    with pytest.warns(dfit.DfitWarning, match=r"max_passes=1 reached.*p0=\{'a'"):
+        found = fit(phase2_max_iterations=1, warmup_iterations=1)
+    popt, pcov = found
+    assert found["success"] is False and "max_passes=1 reached" in found["message"]
+    np.testing.assert_array_equal(popt, list(found.result.best_values.values()))
+    assert pcov.shape == (3, 3)
+
+
+def test_no_pass_at_all_gives_the_sample_s_answer() -> None:
+    with pytest.warns(dfit.DfitWarning, match="sample's answer"):
+        found = fit(phase2_max_iterations=0, warmup_tolerance=1e-6)
+    assert found["success"] is False and found["streaming_diagnostics"]["phase_iterations"]["phase2"] == 0
+    np.testing.assert_allclose(found["x"], [5, 0.5, 1], atol=0.1)
+    assert np.isnan(found["streaming_diagnostics"]["gauss_newton_diagnostics"]["gradient_norm"])
+
+
+def test_the_callback_stops_the_door_without_an_error() -> None:
+    seen: list[float] = []
+
+    def callback(done: Any) -> bool:
+        seen.append(done.cost)
+        return False
+
+    with pytest.warns(dfit.DfitWarning, match="stopped by the callback"):
+        found = fit(callback=callback, warmup_iterations=1)
+    assert found["success"] is False and [found["cost"]] == seen
+
+
+def test_a_looser_tolerance_ends_earlier(hybrid: Any) -> None:
+    loose = fit(gauss_newton_tol=0.1)
+    assert loose.result.relative_offset > 1e-8 >= hybrid.result.relative_offset
+    assert "0.1 of its standard error" in loose["message"]
+
+
+def test_keywords_of_curve_fit_win_over_the_config() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", dfit.DfitWarning)
+        config = dfit.HybridStreamingConfig(phase2_max_iterations=9, gauss_newton_tol=1e-12)
+        found = fit(config=config, maxfev=1, tol=1e-3, warmup_iterations=1)
+    assert found.result.npasses == 1
+    assert fit(config=config, tol=1e-3)["message"].endswith("0.001 of its standard error")
+
+
+def test_fields_given_as_keywords_replace_those_of_the_config() -> None:
+    config = dfit.HybridStreamingConfig(normalization_strategy="p0", warmup_tolerance=0.5)
+    report = fit(config=config, warmup_tolerance=0.25).result.warmup
+    assert report.normalization == "p0" and "0.25" in report.reason
+
+
+def test_bounds_sigma_loss_and_where_are_those_of_curve_fit() -> None:
+    sigma = 0.05 + 0.01 * T
+    where = T > 0.5
+    options = {"bounds": ([0, 0, 0], [4.5, 2, 5]), "loss": "soft_l1", "f_scale": 2.0, "where": where}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        ours = dfit.curve_fit(decay, T, Y, START, sigma, method=HYBRID, **options)
+        plain = dfit.curve_fit(decay, T, Y, START, sigma, **options)
+    np.testing.assert_allclose(ours["x"], plain.popt, rtol=1e-7)
+    np.testing.assert_allclose(ours["pcov"], plain.pcov, rtol=1e-5)
+
+
+def test_the_whole_sum_of_squares_is_printed_and_nothing_without_verbose(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    found = fit(verbose=1)
+    out, err = capsys.readouterr()
+    total = found.result.chisqr
+    assert f"sum of squares {total:.7g}, residual variance {total / 497:.7g}" in out
+    passes = [line for line in out.splitlines() if line.startswith("pass ")]
+    assert len(passes) == found.result.npasses
+    for word in ("sum of squares", "gradient", "reduction", "trust radius", " s; a = "):
+        assert all(word in line for line in passes)
+    for word in ("sample: all 500 points", "warm-up: ", "normalization: ", "gauss_newton: ", "+/-"):
+        assert word in out
+    assert err == ""
+    fit(verbose=0)
+    assert capsys.readouterr() == ("", "")
