@@ -25,6 +25,7 @@ from dfit.precision import float64_on_cpu
 # would go unseen.  The value of this context is part of the key under which it is kept.
 _PROGRAM = jax.make_user_context(default_value="")
 
+NPOINTS = 7  # of the coordinates that a model is traced with; a prime, so that no shape fits by accident
 NEW = "new:"  # begins a fingerprint that no other process can find again
 
 
@@ -59,7 +60,7 @@ def of_values(values: Mapping[str, Any]) -> str:
     return _hash(dict(values))
 
 
-def fingerprint(model: Model, parameters: Parameters, traceable: bool, npoints: int = 7) -> str:
+def fingerprint(model: Model, parameters: Parameters, traceable: bool) -> str:
     """Fingerprint of a model with its fixed and tied parameters: the key of a compiled kernel.
 
     Values of fixed parameters, bounds and initial values do not enter; constants do, by content.
@@ -71,19 +72,31 @@ def fingerprint(model: Model, parameters: Parameters, traceable: bool, npoints: 
     model : Model
     parameters : Parameters
     traceable : bool
-        As `dfit.probe.traceable` found.
-    npoints : int, optional
-        Length of the coordinates that the model is traced with.
+        As `dfit.probe.traced` found.
     """
     if traceable:
-        with float64_on_cpu():
-            program = _program_of(
-                tangents(model, parameters), *abstract_arguments(model, parameters, npoints)
-            )
-        return _hash(["traced", program, model.constants])
+        return of_program(program_of(model, parameters)[0], model)
     layout = [model.packed, model.positional, model.keyword, len(model.coords)]
     mask = [bool(varies) for varies in parameters.vary]
     return _hash(["code", model.func, model.jac, *layout, mask, parameters.ties, model.constants])
+
+
+def of_program(program: ClosedJaxpr, model: Model) -> str:
+    """The fingerprint of a model that JAX traced, from `program_of`."""
+    return _hash(["traced", program, model.constants])
+
+
+def program_of(model: Model, parameters: Parameters) -> tuple[ClosedJaxpr, Any]:
+    """What JAX traces of a model and of what the kernel differentiates, and the shape of its prediction.
+
+    Raises what the model raises while it is traced, JAX's tracer errors among it.
+    """
+    arguments = abstract_arguments(model, parameters)
+    with float64_on_cpu(), fresh(uuid.uuid4().hex):
+        # through a new function: JAX keeps the program of one that it has seen
+        trace = jax.make_jaxpr(lambda *given: tangents(model, parameters)(*given), return_shape=True)
+        program, (prediction, _) = trace(*arguments)
+    return program, prediction
 
 
 def predict(model: Model, parameters: Parameters) -> Callable[..., Any]:
@@ -117,12 +130,12 @@ def derivatives_of(model: Model, parameters: Parameters) -> Callable[..., Any]:
     return derivatives
 
 
-def abstract_arguments(model: Model, parameters: Parameters, npoints: int) -> tuple[Any, ...]:
+def abstract_arguments(model: Model, parameters: Parameters) -> tuple[Any, ...]:
     """Shapes and types of (varying, fixed, constants, coords)."""
     varying = jax.ShapeDtypeStruct((len(parameters.varying),), np.float64)
     fixed = jax.ShapeDtypeStruct((len(parameters.fixed),), np.float64)
     constants = {name: jax.ShapeDtypeStruct(a.shape, a.dtype) for name, a in model.constants.items()}
-    coords = tuple(jax.ShapeDtypeStruct((npoints,), np.float64) for _ in model.coords)
+    coords = tuple(jax.ShapeDtypeStruct((NPOINTS,), np.float64) for _ in model.coords)
     return varying, fixed, constants, coords
 
 

@@ -32,10 +32,10 @@ from dfit.data.plan import (
 from dfit.data.trial import trial_coordinates
 from dfit.errors import InputError
 from dfit.events import TaskDone
-from dfit.fingerprint import fingerprint
+from dfit.fingerprint import fingerprint, of_program
 from dfit.model import Model
 from dfit.parameters import Parameters
-from dfit.probe import check, traceable
+from dfit.probe import check, traced
 from dfit.reduce.cluster import ClusterRunner
 from dfit.reduce.evaluators import PassEvaluator
 from dfit.reduce.job import Job
@@ -127,16 +127,17 @@ def _check_group_table(group: Source, varying: int) -> None:
 
 def _tried_recipe(model: Model, parameters: Parameters, domain: Domain, settings: Settings) -> Recipe:
     """Recipe of a model that runs: it has been traced, and tried on a few points."""
-    is_traceable = traceable(model, parameters)
-    program = fingerprint(model, parameters, is_traceable)
-    trial = (program, domain.is_complex)
+    program = traced(model, parameters)
+    is_traceable = program is not None
+    key = fingerprint(model, parameters, False) if program is None else of_program(program, model)
+    trial = (key, domain.is_complex)
     if trial not in _tried:
         check(model, parameters, trial_coordinates(domain), is_traceable, domain.is_complex)
         _tried.add(trial)
     if not is_traceable:  # a model that keeps a list or a cache has changed by being tried
-        program = fingerprint(model, parameters, is_traceable)
+        key = fingerprint(model, parameters, False)
     return Recipe(
-        program,
+        key,
         model.to_blob(),
         cloudpickle.dumps(parameters),
         model.name,

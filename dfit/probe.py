@@ -14,7 +14,7 @@ from jax.extend.core import ClosedJaxpr, Jaxpr
 from dfit.advice import raised, warn_float32, warn_untraceable
 from dfit.elementwise import acts_pointwise
 from dfit.errors import ModelError
-from dfit.fingerprint import abstract_arguments, derivatives_of, fresh, predict, tangents
+from dfit.fingerprint import NPOINTS, abstract_arguments, derivatives_of, fresh, predict, program_of
 from dfit.model import Model
 from dfit.parameters import Parameters
 from dfit.precision import float64_on_cpu
@@ -29,20 +29,19 @@ TRACER_ERRORS = (
 )
 # What else NumPy code raises when it meets a tracer; a bug of the user's may raise them too.
 NUMPY_ERRORS = (TypeError, ValueError, AttributeError, IndexError, NotImplementedError)
-NPOINTS = 7  # a prime, so that no shape fits by accident
 SAMPLE = 48  # points of the sample that the model is tried on
 # Two blocks of a right model may differ by rounding, which cancellation in the model may amplify; a
 # model that mixes its points differs by far more.
 POINTWISE_TOLERANCE = 1e-6
 
 
-def traceable(model: Model, parameters: Parameters) -> bool:
-    """Whether JAX can trace and differentiate the model, so that it runs compiled.
+def traced(model: Model, parameters: Parameters) -> ClosedJaxpr | None:
+    """The program of the model and its derivatives where JAX can trace it, so that it runs compiled; else None.
 
     Warns
     -----
     DfitWarning
-        If not: with the line of the model that stands in the way, its `jnp` form and the cost; and
+        Where it cannot: with the line of the model that stands in the way, its `jnp` form and the cost; and
         for a captured float32 JAX array, which limits a float64 fit.
 
     Raises
@@ -52,32 +51,40 @@ def traceable(model: Model, parameters: Parameters) -> bool:
         (B,) or () for B points.
     """
     warn_float32(model)
-    arguments = abstract_arguments(model, parameters, NPOINTS)
-    with float64_on_cpu(), fresh(uuid.uuid4().hex):
-        try:
-            shaped = jax.eval_shape(lambda *given: predict(model, parameters)(*given), *arguments)
-        except TRACER_ERRORS as error:
-            warn_untraceable(model, parameters, error)
-            return False
-        except NUMPY_ERRORS as error:
-            return _needs_numpy(model, parameters, error)
-        except Exception as error:
-            raise raised(model, error) from error
-        _check_result(model, shaped, NPOINTS)
-        try:
-            program = jax.make_jaxpr(lambda *given: tangents(model, parameters)(*given))(*arguments)
-        except NUMPY_ERRORS as error:
-            return _needs_numpy(model, parameters, error)
-        except Exception as error:
-            raise raised(model, error) from error
+    try:
+        program, prediction = program_of(model, parameters)
+    except (*TRACER_ERRORS, *NUMPY_ERRORS) as error:
+        _judge(model, parameters, error)
+        return None
+    except Exception as error:
+        raise raised(model, error) from error
+    _check_result(model, prediction, NPOINTS)
     if _only_backward(program.jaxpr):
         warn_untraceable(model, parameters, NotImplementedError("jax.custom_vjp has no forward derivative"))
-        return False
-    return True
+        return None
+    return program
 
 
-def _needs_numpy(model: Model, parameters: Parameters, error: Exception) -> bool:
-    """Judge an exception raised under tracing that is none of the tracer errors; False if it is JAX's.
+def _judge(model: Model, parameters: Parameters, failure: Exception) -> None:
+    """Warn that a model is not traceable, because of what was raised meanwhile; raise what is the user's fault."""
+    arguments = abstract_arguments(model, parameters)
+    with float64_on_cpu(), fresh(uuid.uuid4().hex):
+        try:
+            prediction = jax.eval_shape(lambda *given: predict(model, parameters)(*given), *arguments)
+        except TRACER_ERRORS as error:
+            warn_untraceable(model, parameters, error)
+            return
+        except NUMPY_ERRORS as error:
+            _require_numpy(model, parameters, error)
+            return
+        except Exception as error:
+            raise raised(model, error) from error
+    _check_result(model, prediction, NPOINTS)
+    _require_numpy(model, parameters, failure)  # the prediction is traced, its derivative is not
+
+
+def _require_numpy(model: Model, parameters: Parameters, error: Exception) -> None:
+    """Judge an exception raised under tracing that is none of the tracer errors: warn if it is JAX's.
 
     NumPy code meets tracers in more ways than JAX has errors for (``y[y < 0] = 0`` is a TypeError).  If
     the same model runs on plain arrays, tracing was the reason; if not, the exception is the user's.
@@ -93,7 +100,6 @@ def _needs_numpy(model: Model, parameters: Parameters, error: Exception) -> bool
     except Exception as own:
         raise raised(model, own) from own
     warn_untraceable(model, parameters, error)
-    return False
 
 
 def _only_backward(jaxpr: Jaxpr) -> bool:

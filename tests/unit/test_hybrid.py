@@ -342,3 +342,17 @@ def test_the_whole_sum_of_squares_is_printed_and_nothing_without_verbose(
     assert err == ""
     fit(verbose=0)
     assert capsys.readouterr() == ("", "")
+
+
+def test_a_second_fit_calls_the_model_once_to_see_whether_it_has_changed(hybrid: Any) -> None:
+    calls = []
+
+    def counted(t, a, b, c):
+        calls.append(1)
+        return decay(t, a, b, c)
+
+    dfit.curve_fit(counted, T, Y, START, method=HYBRID)
+    calls.clear()
+    again = dfit.curve_fit(counted, T, Y, START, method=HYBRID)
+    assert len(calls) == 1
+    np.testing.assert_array_equal(again["x"], hybrid["x"])
