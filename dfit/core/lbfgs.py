@@ -27,7 +27,7 @@ from dfit.core.state import Status, Tolerances
 from dfit.core.subproblem import norm, one_if_zero
 from dfit.core.trust_region import geometry
 from dfit.core.warm import Fields, Guards, Warm, joined
-from dfit.errors import InputError
+from dfit.optional import load
 
 HISTORY = 10  # pairs of differences; optax's default, and more than most models have parameters
 SEARCH_STEPS = 20  # doublings and bisections of one line search: a millionth of the first guess
@@ -114,13 +114,7 @@ class _Landscape(NamedTuple):
 
 def require_optax() -> ModuleType:
     """The optax package, which only this method needs."""
-    try:
-        import optax
-    except ImportError as error:
-        raise InputError(
-            'method="lbfgs" needs the package optax, which is not installed; type: pip install "dfit[search]"'
-        ) from error
-    return optax
+    return load("optax", 'method="lbfgs"')
 
 
 def descend(
