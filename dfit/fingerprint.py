@@ -75,28 +75,27 @@ def fingerprint(model: Model, parameters: Parameters, traceable: bool) -> str:
         As `dfit.probe.traced` found.
     """
     if traceable:
-        return of_program(program_of(model, parameters)[0], model)
+        return of_program(program_of(tangents(model, parameters), model, parameters)[0], model)
     layout = [model.packed, model.positional, model.keyword, len(model.coords)]
     mask = [bool(varies) for varies in parameters.vary]
     return _hash(["code", model.func, model.jac, *layout, mask, parameters.ties, model.constants])
 
 
 def of_program(program: ClosedJaxpr, model: Model) -> str:
-    """The fingerprint of a model that JAX traced, from `program_of`."""
+    """Fingerprint of what `program_of` traced of a model."""
     return _hash(["traced", program, model.constants])
 
 
-def program_of(model: Model, parameters: Parameters) -> tuple[ClosedJaxpr, Any]:
-    """What JAX traces of a model and of what the kernel differentiates, and the shape of its prediction.
+def program_of(func: Callable[..., Any], model: Model, parameters: Parameters) -> tuple[ClosedJaxpr, Any]:
+    """What JAX traces of `predict` or `tangents` of a model, and the shapes that it returns.
 
     Raises what the model raises while it is traced, JAX's tracer errors among it.
     """
-    arguments = abstract_arguments(model, parameters)
     with float64_on_cpu(), fresh(uuid.uuid4().hex):
         # through a new function: JAX keeps the program of one that it has seen
-        trace = jax.make_jaxpr(lambda *given: tangents(model, parameters)(*given), return_shape=True)
-        program, (prediction, _) = trace(*arguments)
-    return program, prediction
+        trace = jax.make_jaxpr(lambda *given: func(*given), return_shape=True)
+        program, shapes = trace(*abstract_arguments(model, parameters))
+    return program, shapes
 
 
 def predict(model: Model, parameters: Parameters) -> Callable[..., Any]:

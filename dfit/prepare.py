@@ -32,7 +32,7 @@ from dfit.data.plan import (
 from dfit.data.trial import trial_coordinates
 from dfit.errors import InputError
 from dfit.events import TaskDone
-from dfit.fingerprint import fingerprint, of_program
+from dfit.fingerprint import fingerprint
 from dfit.model import Model
 from dfit.parameters import Parameters
 from dfit.probe import check, traced
@@ -129,7 +129,7 @@ def _tried_recipe(model: Model, parameters: Parameters, domain: Domain, settings
     """Recipe of a model that runs: it has been traced, and tried on a few points."""
     program = traced(model, parameters)
     is_traceable = program is not None
-    key = fingerprint(model, parameters, False) if program is None else of_program(program, model)
+    key = program or fingerprint(model, parameters, False)
     trial = (key, domain.is_complex)
     if trial not in _tried:
         check(model, parameters, trial_coordinates(domain), is_traceable, domain.is_complex)

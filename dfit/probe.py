@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -14,7 +14,7 @@ from jax.extend.core import ClosedJaxpr, Jaxpr
 from dfit.advice import raised, warn_float32, warn_untraceable
 from dfit.elementwise import acts_pointwise
 from dfit.errors import ModelError
-from dfit.fingerprint import NPOINTS, abstract_arguments, derivatives_of, fresh, predict, program_of
+from dfit.fingerprint import NEW, NPOINTS, derivatives_of, fresh, of_program, predict, program_of, tangents
 from dfit.model import Model
 from dfit.parameters import Parameters
 from dfit.precision import float64_on_cpu
@@ -33,10 +33,12 @@ SAMPLE = 48  # points of the sample that the model is tried on
 # Two blocks of a right model may differ by rounding, which cancellation in the model may amplify; a
 # model that mixes its points differs by far more.
 POINTWISE_TOLERANCE = 1e-6
+# Fingerprints by the program of the prediction alone, whose trace costs half of one with derivatives.
+_differentiated: dict[str, str] = {}
 
 
-def traced(model: Model, parameters: Parameters) -> ClosedJaxpr | None:
-    """The program of the model and its derivatives where JAX can trace it, so that it runs compiled; else None.
+def traced(model: Model, parameters: Parameters) -> str | None:
+    """Fingerprint of a model that JAX can trace and differentiate, so that it runs compiled; None of another.
 
     Warns
     -----
@@ -52,39 +54,50 @@ def traced(model: Model, parameters: Parameters) -> ClosedJaxpr | None:
     """
     warn_float32(model)
     try:
-        program, prediction = program_of(model, parameters)
-    except (*TRACER_ERRORS, *NUMPY_ERRORS) as error:
-        _judge(model, parameters, error)
+        prediction, shape = program_of(predict(model, parameters), model, parameters)
+    except TRACER_ERRORS as error:
+        warn_untraceable(model, parameters, error)
+        return None
+    except NUMPY_ERRORS as error:
+        _require_numpy(model, parameters, error)
         return None
     except Exception as error:
         raise raised(model, error) from error
-    _check_result(model, prediction, NPOINTS)
-    if _only_backward(program.jaxpr):
+    _check_result(model, shape, NPOINTS)
+    outline = _outline(model, prediction)
+    if outline not in _differentiated:
+        key = _differentiable(model, parameters)
+        if outline is None or key is None:
+            return key
+        _differentiated[outline] = key
+    return _differentiated[outline]
+
+
+def _differentiable(model: Model, parameters: Parameters) -> str | None:
+    """Fingerprint of a model whose prediction JAX has traced, None where it cannot trace the derivatives."""
+    try:
+        program, _ = program_of(tangents(model, parameters), model, parameters)
+    except NUMPY_ERRORS as error:
+        _require_numpy(model, parameters, error)
+        return None
+    except Exception as error:
+        raise raised(model, error) from error
+    if "custom_lin" in set(_primitives(program.jaxpr)):
         warn_untraceable(model, parameters, NotImplementedError("jax.custom_vjp has no forward derivative"))
         return None
-    return program
+    return of_program(program, model)
 
 
-def _judge(model: Model, parameters: Parameters, failure: Exception) -> None:
-    """Warn that a model is not traceable, because of what was raised meanwhile; raise what is the user's fault."""
-    arguments = abstract_arguments(model, parameters)
-    with float64_on_cpu(), fresh(uuid.uuid4().hex):
-        try:
-            prediction = jax.eval_shape(lambda *given: predict(model, parameters)(*given), *arguments)
-        except TRACER_ERRORS as error:
-            warn_untraceable(model, parameters, error)
-            return
-        except NUMPY_ERRORS as error:
-            _require_numpy(model, parameters, error)
-            return
-        except Exception as error:
-            raise raised(model, error) from error
-    _check_result(model, prediction, NPOINTS)
-    _require_numpy(model, parameters, failure)  # the prediction is traced, its derivative is not
+def _outline(model: Model, prediction: ClosedJaxpr) -> str | None:
+    """Hash of a prediction's program where it tells the derivatives; None where they are the user's own."""
+    if model.jac is not None or any(name.startswith("custom_") for name in _primitives(prediction.jaxpr)):
+        return None
+    key = of_program(prediction, model)
+    return None if key.startswith(NEW) else key
 
 
 def _require_numpy(model: Model, parameters: Parameters, error: Exception) -> None:
-    """Judge an exception raised under tracing that is none of the tracer errors: warn if it is JAX's.
+    """Judge an exception raised under tracing that is none of the tracer errors: only warn if it is JAX's.
 
     NumPy code meets tracers in more ways than JAX has errors for (``y[y < 0] = 0`` is a TypeError).  If
     the same model runs on plain arrays, tracing was the reason; if not, the exception is the user's.
@@ -102,17 +115,15 @@ def _require_numpy(model: Model, parameters: Parameters, error: Exception) -> No
     warn_untraceable(model, parameters, error)
 
 
-def _only_backward(jaxpr: Jaxpr) -> bool:
-    """Whether a program holds a function that is differentiable in reverse only."""
+def _primitives(jaxpr: Jaxpr) -> Iterator[str]:
+    """Names of the primitives of a program and of all programs inside it."""
     for equation in jaxpr.eqns:
-        if equation.primitive.name == "custom_lin":
-            return True
+        yield equation.primitive.name
         for value in equation.params.values():
             for inner in value if isinstance(value, (tuple, list)) else (value,):
                 inner = inner.jaxpr if isinstance(inner, ClosedJaxpr) else inner
-                if isinstance(inner, Jaxpr) and _only_backward(inner):
-                    return True
-    return False
+                if isinstance(inner, Jaxpr):
+                    yield from _primitives(inner)
 
 
 def check(
