@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -22,6 +22,7 @@ from dfit.reduce.draw import Gathering, Sample
 from dfit.reduce.evaluators import PassEvaluator
 from dfit.reduce.in_memory import SampleEvaluator, faults
 from dfit.reduce.sampled import EVERYTHING, SampleSolver
+from dfit.reduce.retraction import retracted
 from dfit.settings import Settings
 from dfit.warm_settings import Warmup
 from dfit.warmup import Decision, Warmed, hand_over, warm_up
@@ -50,6 +51,7 @@ class Passes:
         self._passes = prepared.evaluator
         self.evaluator: PassEvaluator | SampleEvaluator = prepared.evaluator
         self.warmed: Warmed | None = None
+        self._retract: Callable[[State], State] | None = None
         p = prepared.parameters
         varying = list(p.varying)
         self._p0 = p.init[varying]
@@ -88,16 +90,17 @@ class Passes:
 
     def _solve(self, begin_at: State) -> Iterator[State]:
         """The solver's states; where it ends on equations that have lost digits it goes on by triangles."""
-        for state in iterate(self._passes, begin_at, *self._box, self._tolerances):
+        for state in iterate(self._passes, begin_at, *self._box, self._tolerances, self._retract):
             if state.status == Status.RUNNING or not self._passes.is_rough(state.theta):
                 yield state
             else:
                 yield state._replace(status=RUNNING)
                 again = start(state.theta)._replace(second=state.second)
-                yield from iterate(self._passes, again, *self._box, self._tolerances)
+                yield from iterate(self._passes, again, *self._box, self._tolerances, self._retract)
 
     def _from_sample(self, warmed: Warmed, at_p0: State | None) -> Iterator[State]:
         """States from the sample's answer; from p0 where the data say that it was the better start."""
+        self._passes.expect(warmed.warm.state.equations.root)
         states = self._solve(warmed.state)
         state = next(states)
         verdict = hand_over(state, warmed.report, float(warmed.warm.state.equations.count))
@@ -140,6 +143,8 @@ class Passes:
         self._solver = solver
         if sample.complete:
             self._refuse_what_passes_refuse(solver)
+        if not sample.complete:
+            self._retract = partial(retracted, solver, guards=Guards(*self._box, np.ones_like(self._p0)))
         self.warmed = warm_up(solver, prepared.parameters, warmup)
         logger.info("%s", self.warmed.report.sentence)
         self._printer.say(self.warmed.report.sentence)

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from dfit.core.curvature import gradient, second_order
+from dfit.core.curvature import Curvature, gradient, second_order
 from dfit.core.guards import already_good, errors_away, fit_quality, relative_loss
 from dfit.core.lbfgs import Descent
 from dfit.core.state import State, Status
@@ -158,7 +158,7 @@ def _fit_all(solver: SampleSolver, fitted: Warm, guards: Guards, settings: Warmu
     return solver.solve(begin(fitted.state.theta), EVERYTHING, guards, Tolerances(settings.tolerance), left)
 
 
-def _second_order(solver: SampleSolver, whole: Warm, guards: Guards) -> np.ndarray | None:
+def _second_order(solver: SampleSolver, whole: Warm, guards: Guards) -> Curvature | None:
     """What Gauss-Newton omits, from differences of gradients around the sample's minimum."""
     theta = np.asarray(whole.state.theta)
     if whole.state.status not in (Status.OFFSET, Status.ROUNDING):

@@ -13,7 +13,7 @@ becomes M, so H = I - M.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -24,18 +24,39 @@ from dfit.core.subproblem import norm, one_if_zero, spectrum
 # Smallest curvature, as a part of J^T J, that a step trusts: ten times the Gauss-Newton step.
 FLOOR = 0.1
 SIGNIFICANT = 3.0  # of M over its own noise
+# Of a standard error: in a curved valley a whole one leaves the region where the gradient is linear.
+STEP = 1e-4
 WELL_SEEN = 1e-7  # differences along what is hardly seen would leave the region of the minimum
 
 
-def corrected(jacobian: jax.Array, residual: jax.Array, second: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """J (p + 1, p) and r (p + 1,) whose J^T J is J^T J - second, and whose J^T r is the same.
+class Curvature(NamedTuple):
+    """S over the count of residuals, as factor^T m factor.
+
+    Not multiplied out: S of an ill-conditioned problem would bury in its rounding what it says of
+    the directions that are seen least, and m does not.
+
+    Attributes
+    ----------
+    factor : (q, p), theta to z
+    m : (q, q)
+    """
+
+    factor: Any
+    m: Any
+
+
+def corrected(
+    jacobian: jax.Array, residual: jax.Array, second: Curvature, count: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """J (p + 1, p) and r (p + 1,) whose J^T J is J^T J - S, and whose J^T r is the same.
 
     Singular values of J that are rounding are left out, as in the step.
     """
     norms = one_if_zero(norm(jacobian))
     along, s, vt, seen = spectrum(jacobian, residual, norms)
     back = jnp.where(seen, 1 / one_if_zero(s), 0.0)[:, None] * vt
-    m = back @ (second / norms / norms[:, None]) @ back.T
+    to_sample = (second.factor / norms) @ back.T
+    m = to_sample.T @ (second.m * count) @ to_sample
     values, vectors = jnp.linalg.eigh(jnp.eye(s.size) - m)
     size = jnp.sqrt(jnp.maximum(values, FLOOR))[:, None]
     square = size * vectors.T @ (jnp.where(seen, s, 0.0)[:, None] * vt) * norms
@@ -50,8 +71,8 @@ def second_order(
     psi2: float,
     count: np.ndarray,
     free: np.ndarray,
-) -> np.ndarray | None:
-    """S (p, p) of the sample over its count, or None where it is not told from noise.
+) -> Curvature | None:
+    """S of the sample over its count, or None where it is not told from noise.
 
     Parameters
     ----------
@@ -77,7 +98,7 @@ def second_order(
     if s[-1] < WELL_SEEN * s[0]:
         return None
     to_theta = (vt.T / s) / norms[:, None]  # columns: one unit of z
-    width = np.sqrt(psi2 / total)  # a step of one standard error
+    width = STEP * np.sqrt(psi2 / total)
     seen = jacobians @ to_theta
     m = np.einsum("kai,kaj->kij", seen, seen)  # of each leaf: its J^T J, less its H
     for k in range(s.size):
@@ -91,10 +112,9 @@ def second_order(
     whole = (whole + whole.T) / 2
     if np.linalg.norm(whole, 2) <= SIGNIFICANT * _noise(m, count):
         return None
-    from_theta = (s[:, None] * vt) * norms
-    out = np.zeros((theta.size, theta.size))
-    out[np.ix_(free, free)] = from_theta.T @ whole @ from_theta / total
-    return out
+    factor = np.zeros((s.size, theta.size))
+    factor[:, free] = (s[:, None] * vt) * norms
+    return Curvature(factor, whole / total)
 
 
 def _noise(by_leaf: np.ndarray, count: np.ndarray) -> float:

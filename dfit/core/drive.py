@@ -26,6 +26,7 @@ def iterate(
     lower: ArrayLike,
     upper: ArrayLike,
     tolerances: Tolerances,
+    retract: Callable[[State], State] | None = None,
 ) -> Iterator[State]:
     """The states of a solve, one after each evaluation, as NumPy arrays.
 
@@ -41,6 +42,8 @@ def iterate(
     lower, upper : (p,)
         Bounds, may be infinite.
     tolerances : Tolerances
+    retract : callable, optional
+        Moves the trial of a state onto the model's own curve, where that is known without an evaluation.
     """
     box = [np.broadcast_to(np.asarray(bound, np.float64), state.theta.shape) for bound in (lower, upper)]
     limits = Tolerances(*map(np.float64, tolerances))
@@ -50,6 +53,8 @@ def iterate(
         # p x p algebra: an accelerator would only add its latency.
         with float64_on_cpu():
             state = jax.tree.map(np.asarray, _step(state, equations, *box, limits))
+        if retract is not None and state.status == Status.RUNNING:
+            state = retract(state)
         yield state
 
 

@@ -65,9 +65,8 @@ class State(NamedTuple):
         How many equations have been judged.
     status : () int
         A `Status`.
-    second : (p, p), optional
-        Sum of r d2f/dtheta2 over count, known from a sample: what Gauss-Newton leaves out of the
-        Hessian.  See `dfit.core.curvature`.
+    second : Curvature, optional
+        What Gauss-Newton leaves out of the Hessian, known from a sample; see `dfit.core.curvature`.
     """
 
     theta: jax.Array

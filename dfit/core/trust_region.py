@@ -220,7 +220,7 @@ def _propose(
     radius = jnp.where(polishing, jnp.inf, moved.radius)
     jacobian, residual = _halves(moved.equations)
     if moved.second is not None:
-        jacobian, residual = corrected(jacobian, residual, moved.second * moved.equations.count)
+        jacobian, residual = corrected(jacobian, residual, moved.second, moved.equations.count)
     weights = one_if_zero(moved.scaling)
 
     def solve(held: jax.Array, shift: jax.Array) -> tuple[jax.Array, jax.Array]:

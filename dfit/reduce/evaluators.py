@@ -122,6 +122,11 @@ class PassEvaluator:
             self._rough = np.array(theta)
         return found
 
+    def expect(self, root: np.ndarray) -> None:
+        """Begin with triangles where a root (p + 1, p + 1) near the first point shows the need."""
+        if condition(root) > TRIANGLE_ABOVE:
+            self._job = self.job_for("triangle")
+
     def is_rough(self, theta: Any) -> bool:
         """Whether the equations at theta were sums of squares that lost digits: those that told of it."""
         return self._rough is not None and np.array_equal(theta, self._rough)

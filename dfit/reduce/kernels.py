@@ -65,6 +65,7 @@ class Kernel:
         evaluate = self._evaluate() if recipe.traceable else as_given
         self.function = build(evaluate, recipe.layout)
         self._compiled = jax.jit(self._counted(self.function))
+        self._tangent = jax.jit(self._along)
         self._lock = threading.Lock()
 
     def _counted(self, kernel: Callable[..., Any]) -> Callable[..., Any]:
@@ -107,6 +108,19 @@ class Kernel:
                     self._ready = True
                     return out
             return jax.tree.map(np.asarray, self._compiled(theta, leaf, scalars))
+
+    def tangent(self, theta: np.ndarray, step: np.ndarray, leaf: Leaf, context: Any) -> np.ndarray:
+        """Values f + J step of the model's tangent at theta, at the points of a leaf (S,)."""
+        if not self.recipe.traceable:
+            f, jacobian = self._by_differences(theta, leaf, context)
+            return np.asarray(f + step @ jacobian)
+        with float64_on_cpu(), fingerprint.fresh(self.recipe.fingerprint):
+            return np.asarray(self._tangent(theta, step, leaf.coords, context))
+
+    def _along(self, theta: Any, step: Any, coords: Sequence[Any], context: Any) -> Any:
+        coords = [jnp.asarray(c, jnp.float64) for c in coords]
+        f, change = jax.jvp(lambda at: self._predict(at, coords, context), (theta,), (step,))
+        return f + change
 
     def new_compilations(self) -> int:
         """Compilations since the last call of this."""

@@ -175,7 +175,9 @@ def leaves_of_sample(sample: Sample) -> tuple[Leaf, Sequence[Any]]:
         return out
 
     coords = tuple(stacked(c) for c in sample.coords)
-    leaf = Leaf(stacked(sample.y), coords, stacked(sample.sigma), stacked(sample.where), (), np.array(counts))
+    # As wide as the values that `retracted` puts in its place, so that one compiled loop serves both.
+    wide = np.complex128 if np.iscomplexobj(sample.y) else np.float64
+    leaf = Leaf(stacked(sample.y.astype(wide)), coords, stacked(sample.sigma), stacked(sample.where), (), np.array(counts))
     return leaf, stacked(sample.codes) if sample.codes is not None else (None, None)
 
 
