@@ -33,6 +33,7 @@ LAYERS = (
         "report",
         "result",
         "settings",
+        "starts",
         "statistics",
         "warm_report",
         "warmup",
