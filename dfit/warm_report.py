@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from dfit.statistics import Phase
+
+if TYPE_CHECKING:
+    from dfit.starts import Start
 
 
 @dataclass(frozen=True)
@@ -32,6 +36,7 @@ class WarmupReport:
     hand_over : what the first full pass says of the sample's answer.
     lbfgs_history_fill : how many times L-BFGS filled its memory of past steps.
     lbfgs_line_search_failures : how many of its line searches found no better point.
+    starts : what came of each start, where more than p0 were tried.
     """
 
     sample: str
@@ -57,6 +62,7 @@ class WarmupReport:
     hand_over: str | None = None
     lbfgs_history_fill: int = 0
     lbfgs_line_search_failures: int = 0
+    starts: tuple[Start, ...] = ()
 
     @property
     def phases(self) -> tuple[Phase, ...]:

@@ -18,6 +18,7 @@ from dfit.core.warm import Guards, Warm, begin
 from dfit.errors import DataError
 from dfit.parameters import Parameters
 from dfit.reduce.sampled import EVERYTHING, NOT_HELD, SampleSolver, sums_of
+from dfit.starts import Start, asked_for, more_starts, needs_more
 from dfit.warm_report import WarmupReport
 from dfit.warm_settings import Warmup
 
@@ -90,12 +91,14 @@ def warm_up(solver: SampleSolver, parameters: Parameters, settings: Warmup) -> W
     look = _look(at_start, settings)
     clock.ended("normalization")
     guards = box._replace(unit=unit, max_step=settings.max_step or np.inf)
-    fitted, whole, descent = None, at_start, None
+    fitted, whole, descent, more = None, at_start, None, None
     if look.skipped is None:
         fitted, descent = _fit(solver, begin(theta0, look.share), guards, settings)
         whole = _fit_all(solver, fitted, guards, settings)
         if not whole.state.equations.cost <= at_start.state.equations.cost:
             whole = at_start
+        more = _more(solver, parameters, settings, guards, at_start, whole, bool(fitted.aborted))
+        whole = whole if more is None else more.best
     clock.ended("warmup")
     state = start(whole.state.theta)
     if look.skipped is None and not solver.sample.complete:
@@ -105,6 +108,8 @@ def warm_up(solver: SampleSolver, parameters: Parameters, settings: Warmup) -> W
     if descent is not None:
         filled, failures = int(descent.filled), int(descent.failures)
         report = replace(report, lbfgs_history_fill=filled, lbfgs_line_search_failures=failures)
+    if more is not None:
+        report = replace(report, starts=more.starts, reason=f"{report.reason}; {more.sentence}")
     return Warmed(state, whole, report)
 
 
@@ -134,7 +139,9 @@ def _look(at_start: Warm, settings: Warmup) -> _Look:
     at = at_start.state.equations
     loss = relative_loss(float(at.cost), float(sums_of(at_start.fields).moments[3]))
     away = errors_away(at.root, float(at.psi2), float(at.count))
-    skipped = already_good(loss, away, settings.warm_start_threshold or 0.0)
+    # A good start may stand in the wrong minimum: whoever asks for more starts gets them.
+    skip = 0.0 if asked_for(settings) else settings.warm_start_threshold or 0.0
+    skipped = already_good(loss, away, skip)
     radii = {"refinement": settings.radius_refinement, "careful": settings.radius_careful}
     mode = fit_quality(loss) if any(radii.values()) and skipped is None else None
     return _Look(loss, away, skipped, mode, radii.get(mode or "") or 1.0)
@@ -156,6 +163,32 @@ def _fit_all(solver: SampleSolver, fitted: Warm, guards: Guards, settings: Warmu
         return solver.solve(begin(fitted.best), EVERYTHING, guards, Tolerances(), 1)
     left = max(settings.iterations - solver.evaluations, 1)
     return solver.solve(begin(fitted.state.theta), EVERYTHING, guards, Tolerances(settings.tolerance), left)
+
+
+class _More(NamedTuple):
+    best: Warm
+    starts: tuple[Start, ...]
+    sentence: str
+
+
+def _more(
+    solver: SampleSolver,
+    parameters: Parameters,
+    settings: Warmup,
+    guards: Guards,
+    at_start: Warm,
+    first: Warm,
+    aborted: bool,
+) -> _More | None:
+    """More starts where they are asked for, or where the first ended badly and nobody said one is enough."""
+    why = "as asked for" if asked_for(settings) else needs_more(guards, at_start, first, aborted)
+    if why is None or settings.multistart == 1:
+        return None
+    best, starts = more_starts(solver, parameters, settings, guards, first)
+    (chosen,) = (start for start in starts if start.chosen)
+    return _More(
+        best, starts, f"{len(starts) - 1} starts tried ({why}): best from {chosen.origin}, {chosen.reason}"
+    )
 
 
 def _second_order(solver: SampleSolver, whole: Warm, guards: Guards) -> Curvature | None:
