@@ -86,6 +86,29 @@ def test_the_callback_is_told_the_state_after_every_pass() -> None:
     assert all(later <= earlier * (1 + 1e-12) for earlier, later in itertools.pairwise(costs))
 
 
+def test_the_callback_is_told_gradient_reduction_and_trust_radius() -> None:
+    seen = []
+    fit(callback=seen.append)
+    costs = [done.cost for done in seen]
+    assert np.isnan(seen[0].reduction)
+    assert [done.reduction for done in seen[1:]] == [a - b for a, b in itertools.pairwise(costs)]
+    for done in (seen[0], seen[2]):
+        residual = Y - np.asarray(decay(T, **done.params), float)
+        e = np.exp(-T / done.params["tau"])
+        columns = [e, done.params["amplitude"] * T / done.params["tau"] ** 2 * e, np.ones_like(T)]
+        cosines = [abs(c @ residual) / np.linalg.norm(c) / np.linalg.norm(residual) for c in columns]
+        assert done.gradient_norm == pytest.approx(max(cosines), rel=1e-4)
+    assert seen[-1].gradient_norm < 1e-8 < seen[0].gradient_norm
+    assert all(done.trust_radius > 0 for done in seen)
+
+
+def test_a_parameter_pressed_to_its_bound_has_no_part_in_the_gradient() -> None:
+    seen = []
+    fit(bounds={"offset": (0, 0.5)}, callback=seen.append)
+    assert seen[-1].params["offset"] == 0.5
+    assert seen[-1].gradient_norm < 1e-8
+
+
 def test_a_fit_goes_on_from_where_it_was_stopped() -> None:
     whole = fit()
     part = fit(max_passes=3)
