@@ -356,3 +356,25 @@ def test_a_second_fit_calls_the_model_once_to_see_whether_it_has_changed(hybrid:
     again = dfit.curve_fit(counted, T, Y, START, method=HYBRID)
     assert len(calls) == 1
     np.testing.assert_array_equal(again["x"], hybrid["x"])
+
+
+def test_a_sample_of_part_of_the_data_leads_to_the_same_answer(plain: Any) -> None:
+    found = fit(sample_points=200, seed=5)
+    assert found.result.warmup.points == 200 and not found.result.warmup.complete
+    assert (np.abs(found["x"] - plain.popt) < 1e-6 * np.sqrt(np.diag(plain.pcov))).all()
+    other = fit(sample_points=200, seed=6)
+    assert other.result.warmup.cost != found.result.warmup.cost
+
+
+def test_a_model_of_plain_numpy_takes_the_same_stages(plain: Any, hybrid: Any) -> None:
+    def numpy_decay(t, a, b, c):
+        return a * np.exp(-b * np.asarray(t)) + c
+
+    with pytest.warns(dfit.DfitWarning, match="finite differences"):
+        found = dfit.curve_fit(numpy_decay, T, Y, START, method=HYBRID)
+    assert (np.abs(found["x"] - plain.popt) < 1e-5 * np.sqrt(np.diag(plain.pcov))).all()
+    stages = [
+        [phase["name"] for phase in one["streaming_diagnostics"]["phase_history"]] for one in (found, hybrid)
+    ]
+    assert stages[0] == stages[1]
+    assert found.result.telemetry == hybrid.result.telemetry
