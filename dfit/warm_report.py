@@ -78,5 +78,5 @@ class WarmupReport:
         if self.skipped is not None:
             return f"warm-up skipped: {self.skipped}"
         mode = "" if self.mode is None else f"{self.mode}, "
-        fallen = f"cost {self.cost_at_start:.6g} to {self.cost:.6g}"
+        fallen = f"sum of squares {2 * self.cost_at_start:.7g} to {2 * self.cost:.7g} in float64"
         return f"warm-up: {mode}{self.evaluations} evaluations, {fallen}; {self.reason}"

@@ -337,6 +337,8 @@ def test_the_whole_sum_of_squares_is_printed_and_nothing_without_verbose(
     assert len(passes) == found.result.npasses
     for word in ("sum of squares", "gradient", "reduction", "trust radius", " s; a = "):
         assert all(word in line for line in passes)
+    at_start = 2 * found.result.warmup.cost_at_start
+    assert f"sum of squares {at_start:.7g} to {2 * found.result.warmup.cost:.7g} in float64" in out
     for word in ("sample: all 500 points", "warm-up: ", "normalization: ", "gauss_newton: ", "+/-"):
         assert word in out
     assert err == ""
