@@ -11,6 +11,8 @@ from dfit.core.trust_region import Status, Tolerances
 from dfit.core.warm import begin
 from dfit.errors import InputError
 from dfit.reduce.sampled import EVERYTHING, NOT_HELD
+from dfit.warm_settings import Warmup
+from dfit.warmup import warm_up
 from tests.unit.solvers import guards_of, solver_of
 
 X = np.linspace(0.01, 10, 400)
@@ -126,6 +128,17 @@ def test_a_region_that_is_not_finite_is_stepped_around():
     end = descend(root, 2 * np.sqrt(X + 0.1) + NOISE, [1.0, -5.0])
     assert end.status == Status.OFFSET
     np.testing.assert_allclose(end.warm.state.theta, [2, -0.1], atol=0.05)
+
+
+def test_a_warm_up_by_lbfgs_ends_where_the_other_does_and_reports_its_counts():
+    reports, thetas = {}, {}
+    for method in ("lm", "lbfgs"):
+        solver, parameters = solver_of(decay, [X], Y, P0)
+        warmed = warm_up(solver, parameters, Warmup(method=method))
+        reports[method], thetas[method] = warmed.report, warmed.state.theta
+    np.testing.assert_allclose(thetas["lbfgs"], thetas["lm"], rtol=1e-3)
+    assert (reports["lbfgs"].lbfgs_history_fill, reports["lm"].lbfgs_history_fill) == (1, 0)
+    assert reports["lm"].lbfgs_line_search_failures == 0
 
 
 def test_a_model_that_cannot_be_traced_is_refused_with_the_line_to_type():

@@ -13,6 +13,7 @@ from dfit.errors import InputError
 from dfit.reduce.sampled import EVERYTHING
 from dfit.starts import AUTOMATIC, DECADES, more_starts, needs_more, region
 from dfit.warm_settings import Warmup
+from dfit.warmup import warm_up
 from tests.unit.nist import PROBLEMS, WORDS
 from tests.unit.solvers import guards_of, solver_of
 
@@ -71,8 +72,8 @@ def test_starts_around_p0_and_in_wide_bounds_find_two_exponentials(p0, bounds, m
 
 
 def test_the_list_has_every_start_with_its_costs_and_the_chosen_one():
-    first, best, starts = search(wave, WAVE, [1.0, 1.2, 0.0], WAVE_BOX, multistart=8)
-    assert [start.origin for start in starts] == ["p0, warm-up", "p0", *["Sobol sequence"] * 7]
+    first, best, starts = search(wave, WAVE, [1.0, 1.2, 0.0], WAVE_BOX, multistart=16)
+    assert [start.origin for start in starts] == ["p0, warm-up", "p0", *["Sobol sequence"] * 15]
     (chosen,) = (start for start in starts if start.chosen)
     assert chosen.cost == best.state.equations.cost == min(start.cost for start in starts)
     assert starts[0].cost == first.state.equations.cost
@@ -85,7 +86,7 @@ def test_the_list_has_every_start_with_its_costs_and_the_chosen_one():
 
 
 def test_p0_is_preferred_where_others_are_only_as_good():
-    first, best, starts = search(wave, WAVE, [1.9, 3.0, 0.4], multistart=8)
+    first, best, starts = search(wave, WAVE, [1.9, 3.0, 0.4], multistart=16)
     assert starts[0].chosen
     assert best is first
     assert min(start.cost for start in starts) == pytest.approx(starts[0].cost, rel=1e-6)
@@ -108,7 +109,7 @@ def test_layers_do_not_keep_further_starts_from_a_minimum():
     """From this start every clipped step leads away, to where the model no longer depends on parameters."""
     solver, parameters, unit = mgh09("start1")
     first = first_of(solver, parameters, unit=unit, max_step=0.1)
-    best, starts = more_starts(solver, parameters, Warmup(multistart=2), guards_of(parameters, unit), first)
+    best, starts = more_starts(solver, parameters, Warmup(multistart=16), guards_of(parameters, unit), first)
     assert starts[1].chosen
     assert best.state.equations.cost < 0.6 * first.state.equations.cost
     np.testing.assert_allclose(best.state.theta, [0.193, 0.191, 0.123, 0.136], rtol=0.1)
@@ -163,7 +164,7 @@ def test_wide_bounds_ask_for_more_only_after_a_bad_end(status, aborted, words):
 def test_a_seed_gives_the_same_bits_and_another_seed_other_starts(method):
     def found(seed):
         _, best, starts = search(
-            wave, WAVE, [1.0, 1.2, 0.0], WAVE_BOX, multistart=8, global_search=method, seed=seed
+            wave, WAVE, [1.0, 1.2, 0.0], WAVE_BOX, multistart=16, global_search=method, seed=seed
         )
         return best.state.theta.tobytes(), starts
 
@@ -196,9 +197,29 @@ def test_a_region_has_the_bounds_or_surrounds_p0_with_its_sign():
     np.testing.assert_allclose(place.cube(theta0), [4 / 9, np.log(500) / np.log(1e6), 0.5, 0.5, 0.5, 0.5])
 
 
+def test_a_warm_up_that_ends_badly_goes_on_with_the_best_of_more_starts():
+    solver, parameters, _ = mgh09("start1")
+    warmed = warm_up(solver, parameters, Warmup())
+    np.testing.assert_allclose(warmed.state.theta, [0.193, 0.191, 0.123, 0.136], rtol=0.1)
+    assert warmed.report.cost == pytest.approx(min(start.cost for start in warmed.report.starts), rel=1e-6)
+    assert "16 starts tried (p0 is ill-conditioned" in warmed.report.reason
+    alone = warm_up(solver, parameters, Warmup(multistart=1))
+    assert alone.report.starts == ()
+    assert alone.report.cost > 2 * warmed.report.cost
+
+
+def test_a_good_p0_does_not_keep_from_starts_that_are_asked_for():
+    solver, parameters = solver_of(wave, [X], WAVE, [2.0, 3.0, 0.5])
+    assert warm_up(solver, parameters, Warmup()).report.skipped is not None
+    asked = warm_up(solver, parameters, Warmup(multistart=16)).report
+    assert (asked.skipped, len(asked.starts)) == (None, 17)
+
+
 def test_dfit_itself_asks_for_a_constant_number_of_starts():
     _, _, starts = search(wave, WAVE, [1.0, 1.2, 0.0], WAVE_BOX)
     assert len(starts) == AUTOMATIC + 1
+    _, _, fewer = search(wave, WAVE, [1.0, 1.2, 0.0], WAVE_BOX, multistart=3)
+    assert len(fewer) == 4
 
 
 def test_without_cmaes_the_line_to_install_it_is_given(monkeypatch):
