@@ -20,6 +20,7 @@ from dfit.model import Model
 from dfit.outcome import finish
 from dfit.parameters import Parameters
 from dfit.passes import Passes
+from dfit.precision import one_blas_thread
 from dfit.prepare import Prepared, prepare
 from dfit.progress import Printer
 from dfit.result import FitResult
@@ -197,10 +198,11 @@ def run(model: Model, parameters: Parameters, domain: Domain, settings: Settings
     prepared = prepare(model, parameters, domain, settings, printer.task)
     printer.begin(prepared.memory.sentence(len(prepared.partitions), domain.data.size))
     try:
-        passes = Passes(prepared, settings, warmup, printer)
-        state, stopped = _follow(passes, prepared, settings, printer, began)
-        solved = time.monotonic()
-        result = finish(prepared, passes, settings, state, stopped, began, solved)
+        with one_blas_thread():
+            passes = Passes(prepared, settings, warmup, printer)
+            state, stopped = _follow(passes, prepared, settings, printer, began)
+            solved = time.monotonic()
+            result = finish(prepared, passes, settings, state, stopped, began, solved)
     finally:
         prepared.close()
     if result.warmup is not None:

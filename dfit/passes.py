@@ -21,8 +21,8 @@ from dfit.progress import Printer
 from dfit.reduce.draw import Gathering, Sample
 from dfit.reduce.evaluators import PassEvaluator
 from dfit.reduce.in_memory import SampleEvaluator, faults
-from dfit.reduce.sampled import EVERYTHING, SampleSolver
 from dfit.reduce.retraction import retracted
+from dfit.reduce.sampled import EVERYTHING, SampleSolver
 from dfit.settings import Settings
 from dfit.warm_settings import Warmup
 from dfit.warmup import Decision, Warmed, hand_over, warm_up

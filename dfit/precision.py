@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 
 import jax
+from threadpoolctl import ThreadpoolController
 
 
 @cache
@@ -36,3 +38,20 @@ def float64_on_cpu() -> Iterator[None]:
     """
     with jax.enable_x64(True), jax.default_device(cpu_device()):
         yield
+
+
+@contextmanager
+def one_blas_thread() -> Iterator[None]:
+    """Scope in which BLAS and LAPACK of this process use one thread.
+
+    A block's QR is a matter of microseconds: OpenBLAS's own threads make it ten to a hundred times slower
+    where they have to wait for a core, and let the number of cores into the bits of the result.
+    """
+    with _blas().limit(limits=1, user_api="blas"):
+        yield
+
+
+@cache
+def _blas() -> ThreadpoolController:
+    importlib.import_module("scipy.linalg.cython_lapack")  # jax calls this library's LAPACK
+    return ThreadpoolController()

@@ -39,4 +39,4 @@ def retracted(solver: SampleSolver, state: State, guards: Guards) -> State:
     solver.evaluations = on_line.evaluations
     if not found.state.equations.finite:
         return state
-    return state._replace(trial=np.asarray(found.state.theta))
+    return state._replace(trial=found.state.theta)

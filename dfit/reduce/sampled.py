@@ -177,7 +177,14 @@ def leaves_of_sample(sample: Sample) -> tuple[Leaf, Sequence[Any]]:
     coords = tuple(stacked(c) for c in sample.coords)
     # As wide as the values that `retracted` puts in its place, so that one compiled loop serves both.
     wide = np.complex128 if np.iscomplexobj(sample.y) else np.float64
-    leaf = Leaf(stacked(sample.y.astype(wide)), coords, stacked(sample.sigma), stacked(sample.where), (), np.array(counts))
+    leaf = Leaf(
+        stacked(sample.y.astype(wide)),
+        coords,
+        stacked(sample.sigma),
+        stacked(sample.where),
+        (),
+        np.array(counts),
+    )
     return leaf, stacked(sample.codes) if sample.codes is not None else (None, None)
 
 
