@@ -34,6 +34,7 @@ from tests.benchmarks.nist import PROBLEMS, STARTS, coordinates, model, response
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 NEAR_ERRORS, NEAR_RELATIVE = 1e-6, 1e-8
 SAME_COST = 1e-6  # relative
+ROUGHNESS = 16 * np.finfo(float).eps  # of the data: arguments of exp near 20 cost as many units
 CHUNKS = 100
 MEDIAN_AIM, WORST_AIM = 3, 5
 
@@ -45,6 +46,7 @@ class Fit(NamedTuple):
     ----------
     optimum : passes to the optimum; infinite where it was not found.
     passes : of the whole fit.
+    rounding : by how much the rounding of data and model may change the cost.
     """
 
     optimum: float
@@ -52,6 +54,7 @@ class Fit(NamedTuple):
     theta: np.ndarray
     stderr: np.ndarray
     cost: float
+    rounding: float
     success: bool
     message: str
     warmup: WarmupReport | None
@@ -68,7 +71,7 @@ class Row(NamedTuple):
 
     @property
     def same_minimum(self) -> bool:
-        return same_cost(self.warmed.cost, self.plain.cost)
+        return not (above(self.warmed, self.plain) or above(self.plain, self.warmed))
 
     @property
     def costs_more(self) -> bool:
@@ -82,9 +85,9 @@ class Row(NamedTuple):
 Task = tuple[str, str, Callable[..., dfit.FitResult]]  # problem, start, the fit, which takes options
 
 
-def same_cost(one: float, other: float) -> bool:
-    """Whether two costs are of the same minimum."""
-    return abs(one - other) <= SAME_COST * min(one, other)
+def above(one: Fit, other: Fit) -> bool:
+    """Whether one cost is higher than the other by more than the same minimum allows."""
+    return one.cost > other.cost * (1 + SAME_COST) + min(one.rounding, other.rounding)
 
 
 def observed(fit: Callable[..., dfit.FitResult], **options: Any) -> Fit:
@@ -99,7 +102,7 @@ def observed(fit: Callable[..., dfit.FitResult], **options: Any) -> Fit:
     except dfit.DfitError as error:
         nothing = np.empty(0)
         message = f"{type(error).__name__}: {error}"
-        return Fit(np.inf, len(path), nothing, nothing, np.inf, False, message, None)
+        return Fit(np.inf, len(path), nothing, nothing, np.inf, 0.0, False, message, None)
     end = path[-1][1]
     near = np.maximum(
         NEAR_ERRORS * np.nan_to_num(result.covariance.stderr, posinf=0.0), NEAR_RELATIVE * np.abs(end)
@@ -111,6 +114,7 @@ def observed(fit: Callable[..., dfit.FitResult], **options: Any) -> Fit:
         end,
         np.asarray(result.covariance.stderr),
         result.cost,
+        ROUGHNESS * float(np.sqrt(2 * result.cost * result.tallies.yy)),
         result.success,
         result.message,
         result.warmup,

@@ -23,7 +23,7 @@ import dfit
 from dfit.warm_settings import Warmup
 from tests.benchmarks.measure import table
 from tests.benchmarks.nist import PROBLEMS, coordinates, model
-from tests.benchmarks.warmup import SAME_COST, Fit, layers, observed, replicated
+from tests.benchmarks.warmup import Fit, above, layers, observed, replicated
 
 FACTOR = 3.0
 MAX_PASSES = 200
@@ -39,19 +39,19 @@ class Pair(NamedTuple):
 
     @property
     def same_minimum(self) -> bool:
-        """Whether both ended within a standard error of each other."""
+        """Whether both ended within a standard error of each other, the smaller of both."""
         one, other = self.warmed, self.plain
         if not (one.theta.size and other.theta.size):
             return False
-        return bool((np.abs(one.theta - other.theta) <= np.maximum(one.stderr, other.stderr)).all())
+        return bool((np.abs(one.theta - other.theta) <= np.minimum(one.stderr, other.stderr)).all())
 
     @property
     def worse(self) -> bool:
-        return self.warmed.cost > self.plain.cost * (1 + SAME_COST)
+        return above(self.warmed, self.plain)
 
     @property
     def better(self) -> bool:
-        return self.plain.cost > self.warmed.cost * (1 + SAME_COST)
+        return above(self.plain, self.warmed)
 
 
 def pairs(names: list[str], starts: int, points: int, seed: int = 0) -> Iterator[Pair]:
