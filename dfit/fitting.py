@@ -25,6 +25,7 @@ from dfit.prepare import Prepared, prepare
 from dfit.progress import Printer
 from dfit.result import FitResult
 from dfit.settings import Settings
+from dfit.statistics import Clock
 from dfit.warm_settings import Warmup, as_warmup
 
 logger = logging.getLogger("dfit")
@@ -192,17 +193,18 @@ def fit(
 
 def run(model: Model, parameters: Parameters, domain: Domain, settings: Settings) -> FitResult:
     """A fit from what the doors have checked and named."""
-    began = time.monotonic()
+    clock = Clock()
     printer = Printer(settings.verbose, settings.loss)
     warmup = _warmup_for(parameters, domain, settings)
     prepared = prepare(model, parameters, domain, settings, printer.task)
     printer.begin(prepared.memory.sentence(len(prepared.partitions), domain.data.size))
     try:
         with one_blas_thread():
-            passes = Passes(prepared, settings, warmup, printer)
-            state, stopped = _follow(passes, prepared, settings, printer, began)
-            solved = time.monotonic()
-            result = finish(prepared, passes, settings, state, stopped, began, solved)
+            clock.ended("preparation")
+            passes = Passes(prepared, settings, warmup, printer, clock)
+            state, stopped = _follow(passes, prepared, settings, printer, clock.began)
+            clock.ended("gauss_newton")
+            result = finish(prepared, passes, settings, state, stopped, clock)
     finally:
         prepared.close()
     if result.warmup is not None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import numpy as np
 
 from dfit.core.covariance import NO_MINIMUM, Covariance, covariance, orthonormal
@@ -18,7 +16,7 @@ from dfit.reduce.evaluators import PassEvaluator, drops
 from dfit.reduce.in_memory import SampleEvaluator
 from dfit.result import FitResult
 from dfit.settings import Settings
-from dfit.statistics import Phase, Run, Tallies
+from dfit.statistics import Clock, Phase, Run, Tallies
 
 Evaluator = PassEvaluator | SampleEvaluator
 GOOD = (Status.OFFSET, Status.FTOL, Status.XTOL, Status.GTOL, Status.ROUNDING)
@@ -30,13 +28,9 @@ def finish(
     settings: Settings,
     state: State,
     stopped: str | None,
-    began: float,
-    solved: float,
+    clock: Clock,
 ) -> FitResult:
-    """The result of a fit that ended at ``state``; may need one or two more passes for the covariance.
-
-    ``began`` and ``solved`` are readings of `time.monotonic`.
-    """
+    """The result of a fit that ended at ``state``; may need one or two more passes for the covariance."""
     evaluator, p = passes.evaluator, prepared.parameters
     survey, last = evaluator.survey, evaluator.last
     assert survey is not None and last is not None
@@ -45,7 +39,7 @@ def finish(
     found, groups = _covariance(p, evaluator, settings, state)
     dropped = drops(survey)
     _warn_missing(dropped)
-    ended = time.monotonic()
+    clock.ended("covariance")
     report = None if passes.warmed is None else passes.warmed.report
     success = stopped is None and status in GOOD
     why = message(status, stopped, settings, float(state.offset))
@@ -56,7 +50,7 @@ def finish(
         found,
         float(state.equations.cost),
         tallies_of(survey, last),
-        _run(prepared, passes, ended - began),
+        _run(prepared, passes, sum(clock.seconds.values())),
         status,
         why,
         success,
@@ -68,18 +62,26 @@ def finish(
         groups=groups,
         relative_offset=float(state.offset),
         warmup=report,
-        phases=(
-            *([] if report is None else report.phases),
-            Phase(
-                "gauss_newton",
-                solved - began - (0.0 if report is None else sum(report.seconds.values())),
-                before,
-                before,
-                why,
-            ),
-            Phase("covariance", ended - solved, 0, evaluator.account.passes - before, found.note),
-        ),
+        phases=_phases(passes, clock, before, why, found.note),
     )
+
+
+def _phases(
+    passes: Passes, clock: Clock, solved_after: int, why: str, about_covariance: str
+) -> tuple[Phase, ...]:
+    """The stages in their order; ``solved_after`` passes the solver had ended."""
+    account = passes.evaluator.account
+    facts = {
+        "preparation": (0, 0, "model, partitions and what the workers need"),
+        "gauss_newton": (solved_after, solved_after, why),
+        "covariance": (0, account.passes - solved_after, about_covariance),
+    }
+    if passes.warmed is not None:
+        report = passes.warmed.report
+        facts["sample"] = (0, 0, report.sample)
+        facts["normalization"] = (1, 0, f"unit: {report.normalization}")
+        facts["warmup"] = (report.evaluations - 1, 0, report.reason)
+    return tuple(Phase(name, seconds, *facts[name]) for name, seconds in clock.seconds.items())
 
 
 def _run(prepared: Prepared, passes: Passes, elapsed_s: float) -> Run:

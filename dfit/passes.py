@@ -11,21 +11,24 @@ from typing import Any
 import numpy as np
 
 from dfit.core.drive import iterate
+from dfit.core.hand_over import Decision, hand_over
 from dfit.core.state import State, Status, Tolerances
 from dfit.core.trust_region import start
-from dfit.core.warm import Guards, begin
+from dfit.core.warm import Warm
 from dfit.data.groups import group_source
 from dfit.data.subset import SamplePlan, plan_sample
+from dfit.errors import DataError
 from dfit.prepare import Prepared
 from dfit.progress import Printer
 from dfit.reduce.draw import Gathering, Sample
 from dfit.reduce.evaluators import PassEvaluator
 from dfit.reduce.in_memory import SampleEvaluator, faults
 from dfit.reduce.retraction import retracted
-from dfit.reduce.sampled import EVERYTHING, SampleSolver
+from dfit.reduce.sampled import SampleSolver
 from dfit.settings import Settings
+from dfit.statistics import Clock
 from dfit.warm_settings import Warmup
-from dfit.warmup import Decision, Warmed, hand_over, warm_up
+from dfit.warmup import Warmed, box_of, look_at, warm_up
 
 logger = logging.getLogger("dfit")
 
@@ -42,12 +45,13 @@ class Passes:
     """
 
     def __init__(
-        self, prepared: Prepared, settings: Settings, warmup: Warmup | None, printer: Printer
+        self, prepared: Prepared, settings: Settings, warmup: Warmup | None, printer: Printer, clock: Clock
     ) -> None:
         self._prepared = prepared
         self._settings = settings
         self._warmup = warmup
         self._printer = printer
+        self._clock = clock
         self._passes = prepared.evaluator
         self.evaluator: PassEvaluator | SampleEvaluator = prepared.evaluator
         self.warmed: Warmed | None = None
@@ -56,6 +60,7 @@ class Passes:
         varying = list(p.varying)
         self._p0 = p.init[varying]
         self._box = p.lower[varying], p.upper[varying]
+        self._guards = box_of(p)
         s = settings
         self._tolerances = Tolerances(s.tol, s.ftol or 0.0, s.xtol or 0.0, s.gtol or 0.0)
 
@@ -74,6 +79,7 @@ class Passes:
             sample = gathering.sample()
         else:
             sample = self._passes.sample(plan)
+        self._clock.ended("sample")
         warmed = self._warm_up(sample, self._warmup)
         if self._settings.max_passes == 0:
             in_memory = self._in_memory()
@@ -81,12 +87,11 @@ class Passes:
             yield warmed.warm.state
         elif sample.complete:
             in_memory = self._in_memory()
-            box = Guards(*self._box, np.ones_like(self._p0))
-            yield from in_memory.states(np.asarray(warmed.state.theta), box, self._tolerances)
-        elif warmed.report.skipped is None:
-            yield from self._from_sample(warmed, at_p0)
-        else:
+            yield from in_memory.states(np.asarray(warmed.state.theta), self._guards, self._tolerances)
+        elif np.array_equal(warmed.state.theta, self._p0):
             yield from self._solve(at_p0 or warmed.state)
+        else:
+            yield from self._from_sample(warmed, at_p0)
 
     def _solve(self, begin_at: State) -> Iterator[State]:
         """The solver's states; where it ends on equations that have lost digits it goes on by triangles."""
@@ -103,17 +108,19 @@ class Passes:
         self._passes.expect(warmed.warm.state.equations.root)
         states = self._solve(warmed.state)
         state = next(states)
-        verdict = hand_over(state, warmed.report, float(warmed.warm.state.equations.count))
+        report, count = warmed.report, float(warmed.warm.state.equations.count)
+        verdict = hand_over(state, count, report.cost_at_start)
         logger.info("%s", verdict.sentence)
         self._printer.say(verdict.sentence)
-        self.warmed = replace(warmed, report=replace(warmed.report, hand_over=verdict.sentence))
+        self.warmed = replace(warmed, report=replace(report, hand_over=verdict.sentence))
         if verdict.decision == Decision.TRUST:
             yield state
             yield from states
             return
         at_sample = state._replace(second=None)
         if verdict.decision == Decision.BACK:
-            yield at_sample._replace(status=RUNNING)
+            cost = state.equations.cost if state.equations.finite else np.inf
+            yield at_sample._replace(status=RUNNING, equations=state.equations._replace(cost=cost))
             if at_p0 is None:
                 others = self._solve(start(self._p0))
                 at_p0 = next(others)
@@ -141,20 +148,20 @@ class Passes:
         held = prepared.parameters.init[list(prepared.parameters.fixed)]
         solver = SampleSolver(job.recipe, prepared.model.constants, sample, held, job.sigma, job.f_scale)
         self._solver = solver
+        at_start = look_at(solver, prepared.parameters)
         if sample.complete:
-            self._refuse_what_passes_refuse(solver)
-        if not sample.complete:
-            self._retract = partial(retracted, solver, guards=Guards(*self._box, np.ones_like(self._p0)))
-        self.warmed = warm_up(solver, prepared.parameters, warmup)
+            self._refuse_what_passes_refuse(at_start)
+        else:
+            self._retract = partial(retracted, solver, guards=self._guards)
+            if not at_start.state.equations.finite:
+                raise DataError(solver.not_finite(self._p0, list(prepared.domain.coords)))
+        self.warmed = warm_up(solver, prepared.parameters, warmup, at_start, self._settings.tol, self._clock)
         logger.info("%s", self.warmed.report.sentence)
         self._printer.say(self.warmed.report.sentence)
         return self.warmed
 
-    def _refuse_what_passes_refuse(self, solver: SampleSolver) -> None:
+    def _refuse_what_passes_refuse(self, at_start: Warm) -> None:
         """Let a pass name the place where values cannot be fitted, or the model is not finite at p0."""
-        at_start = solver.solve(
-            begin(self._p0), EVERYTHING, Guards(*self._box, np.ones_like(self._p0)), Tolerances(), 1
-        )
         if faults(at_start, self._prepared.domain.skipna) or not at_start.state.equations.finite:
             self._passes(self._p0)
 

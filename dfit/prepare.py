@@ -95,6 +95,7 @@ def prepare(
         runner,
         _job(recipe, domain, settings, sources, size),
         partitions,
+        parameters.init[list(parameters.varying)],
         parameters.init[list(parameters.fixed)],
         lambda partition, some: describe(domain, partition, some),
         on_task,

@@ -11,6 +11,7 @@ Derivatives are JAX's where the function can be traced, else central differences
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -89,6 +90,20 @@ class Phase:
     iterations: int
     passes: int
     reason: str
+
+
+class Clock:
+    """Seconds of stages that follow each other."""
+
+    def __init__(self) -> None:
+        self.began = self._last = time.monotonic()
+        self.seconds: dict[str, float] = {}
+
+    def ended(self, stage: str) -> None:
+        """The stage has ended, and the next begins."""
+        now = time.monotonic()
+        self.seconds[stage] = now - self._last
+        self._last = now
 
 
 class Derived(NamedTuple):

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-
-from dfit.statistics import Phase
 
 if TYPE_CHECKING:
     from dfit.starts import Start
@@ -32,7 +30,6 @@ class WarmupReport:
     cost_at_start, cost : on the whole sample, at p0 and at the end.
     evaluations : of the model on the sample.
     reason : why it ended.
-    seconds : by stage.
     hand_over : what the first full pass says of the sample's answer.
     lbfgs_history_fill : how many times L-BFGS filled its memory of past steps.
     lbfgs_line_search_failures : how many of its line searches found no better point.
@@ -58,19 +55,10 @@ class WarmupReport:
     cost: float
     evaluations: int
     reason: str
-    seconds: dict[str, float] = field(default_factory=dict)
     hand_over: str | None = None
     lbfgs_history_fill: int = 0
     lbfgs_line_search_failures: int = 0
     starts: tuple[Start, ...] = ()
-
-    @property
-    def phases(self) -> tuple[Phase, ...]:
-        """Its stages, as the result lists them."""
-        return (
-            Phase("normalization", self.seconds["normalization"], 1, 0, f"unit: {self.normalization}"),
-            Phase("warmup", self.seconds["warmup"], self.evaluations - 1, 0, self.reason),
-        )
 
     @property
     def sentence(self) -> str:

@@ -2,43 +2,23 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass, replace
-from enum import Enum
 from typing import NamedTuple
 
 import numpy as np
 
 from dfit.core.curvature import Curvature, gradient, second_order
-from dfit.core.guards import already_good, errors_away, fit_quality, relative_loss
+from dfit.core.guards import NEAR, already_good, errors_away, fit_quality, relative_loss
 from dfit.core.lbfgs import Descent
 from dfit.core.state import State, Status
 from dfit.core.trust_region import Tolerances, start
 from dfit.core.warm import Guards, Warm, begin
-from dfit.errors import DataError
 from dfit.parameters import Parameters
 from dfit.reduce.sampled import EVERYTHING, NOT_HELD, SampleSolver, sums_of
 from dfit.starts import Start, asked_for, more_starts, needs_more
+from dfit.statistics import Clock
 from dfit.warm_report import WarmupReport
 from dfit.warm_settings import Warmup
-
-# In the sample's standard errors, of which one is expected; groups and chunks of data make it several.
-AGREES = 10.0
-
-
-class Decision(Enum):
-    """What the first full pass makes of the sample's answer."""
-
-    TRUST = "go on, with what the sample knows of the curvature"
-    GO_ON = "go on, without it"
-    BACK = "try p0 as well"
-
-
-class HandOver(NamedTuple):
-    """The decision and why."""
-
-    decision: Decision
-    sentence: str
 
 
 @dataclass(frozen=True)
@@ -74,37 +54,41 @@ def unit_of(parameters: Parameters, normalization: str, at_start: np.ndarray) ->
     return np.where(np.isfinite(width), width, size)
 
 
-def warm_up(solver: SampleSolver, parameters: Parameters, settings: Warmup) -> Warmed:
-    """The warm-up from p0, in three compiled calls: look at p0, fit, fit all of the sample.
+def warm_up(
+    solver: SampleSolver, parameters: Parameters, settings: Warmup, at_start: Warm, tol: float, clock: Clock
+) -> Warmed:
+    """The warm-up from p0: look at p0, search, fit all of the sample; each one compiled call.
 
-    The first ends after one evaluation and lets layers 1 and 2 judge.  The second fits the sample without
-    the points held out, under layers 3 and 4.  The third goes on from there with every point, so that
-    none is lost to the answer.
+    Layers 1 and 2 judge the look.  The search fits the sample without the points held out, under layers 3
+    and 4.  The last goes on from there with every point, so that none is lost to the answer.
+
+    Parameters
+    ----------
+    at_start : `look_at` p0.
+    tol : where a fit ends whose data are the sample.
+    clock : told of the stages.
     """
-    clock = _Clock()
-    varying = list(parameters.varying)
-    theta0 = parameters.init[varying]
-    box = Guards(parameters.lower[varying], parameters.upper[varying], np.ones_like(theta0))
-    at_start = solver.solve(begin(theta0), EVERYTHING, box, Tolerances(), 1)
-    _require_finite(at_start)
+    if float(at_start.state.equations.count) <= at_start.state.theta.size:
+        return _unusable(solver, settings, at_start)
     unit = unit_of(parameters, settings.normalization, at_start.state.equations.root)
     look = _look(at_start, settings)
     clock.ended("normalization")
-    guards = box._replace(unit=unit, max_step=settings.max_step or np.inf)
+    guards = box_of(parameters)._replace(unit=unit, max_step=settings.max_step or np.inf)
+    enough = min(settings.tolerance, tol) if solver.sample.complete else settings.tolerance
     fitted, whole, descent, more = None, at_start, None, None
     if look.skipped is None:
-        fitted, descent = _fit(solver, begin(theta0, look.share), guards, settings)
-        whole = _fit_all(solver, fitted, guards, settings)
-        if not whole.state.equations.cost <= at_start.state.equations.cost:
-            whole = at_start
+        fitted, descent = _search(solver, begin(at_start.state.theta, look.share), guards, settings)
+        whole = _fit_all(solver, fitted, guards, settings, enough)
+        whole = _lower(whole, at_start)
         more = _more(solver, parameters, settings, guards, at_start, whole, bool(fitted.aborted))
         whole = whole if more is None else more.best
-    clock.ended("warmup")
+    elif look.away >= NEAR:  # near enough for plain Gauss-Newton, and not yet where it ends
+        whole = _lower(_fit_all(solver, at_start, box_of(parameters), settings, enough), at_start)
     state = start(whole.state.theta)
-    if look.skipped is None and not solver.sample.complete:
+    if not solver.sample.complete:
         state = state._replace(second=_second_order(solver, whole, guards))
-    clock.ended("curvature")
-    report = _report(solver, settings, look, fitted, at_start, whole, unit, clock)
+    clock.ended("warmup")
+    report = _report(solver, settings, look, fitted, at_start, whole, unit)
     if descent is not None:
         filled, failures = int(descent.filled), int(descent.failures)
         report = replace(report, lbfgs_history_fill=filled, lbfgs_line_search_failures=failures)
@@ -113,17 +97,32 @@ def warm_up(solver: SampleSolver, parameters: Parameters, settings: Warmup) -> W
     return Warmed(state, whole, report)
 
 
-class _Clock:
-    """Seconds of stages that follow each other."""
+def look_at(solver: SampleSolver, parameters: Parameters) -> Warm:
+    """The sample evaluated at p0, all of its points."""
+    theta0 = parameters.init[list(parameters.varying)]
+    return solver.solve(begin(theta0), EVERYTHING, box_of(parameters), Tolerances(), 1)
 
-    def __init__(self) -> None:
-        self._last = time.perf_counter()
-        self.seconds: dict[str, float] = {}
 
-    def ended(self, stage: str) -> None:
-        now = time.perf_counter()
-        self.seconds[stage] = now - self._last
-        self._last = now
+def box_of(parameters: Parameters) -> Guards:
+    """The bounds of the varying parameters, and no guard."""
+    varying = list(parameters.varying)
+    lower, upper = parameters.lower[varying], parameters.upper[varying]
+    return Guards(lower, upper, np.ones_like(lower))
+
+
+def _lower(new: Warm, old: Warm) -> Warm:
+    """The one of lower cost; the old one where the new has none."""
+    return new if new.state.equations.cost <= old.state.equations.cost else old
+
+
+def _unusable(solver: SampleSolver, settings: Warmup, at_start: Warm) -> Warmed:
+    """No warm-up: too few points of the sample are left by masks and missing values."""
+    nan = float("nan")
+    count = int(at_start.state.equations.count)
+    look = _Look(nan, nan, f"only {count} points of the sample can be used", None, 1.0)
+    unit = np.ones_like(np.asarray(at_start.state.theta))
+    report = _report(solver, settings, look, None, at_start, at_start, unit)
+    return Warmed(start(at_start.state.theta), at_start, report)
 
 
 class _Look(NamedTuple):
@@ -147,7 +146,9 @@ def _look(at_start: Warm, settings: Warmup) -> _Look:
     return _Look(loss, away, skipped, mode, radii.get(mode or "") or 1.0)
 
 
-def _fit(solver: SampleSolver, warm: Warm, guards: Guards, settings: Warmup) -> tuple[Warm, Descent | None]:
+def _search(
+    solver: SampleSolver, warm: Warm, guards: Guards, settings: Warmup
+) -> tuple[Warm, Descent | None]:
     """The sample without the points held out, under layers 3 and 4; L-BFGS goes first where it is asked for."""
     guards = guards._replace(rise=settings.cost_increase_tolerance or np.inf)
     enough, left, descent = Tolerances(settings.tolerance), settings.iterations, None
@@ -157,12 +158,12 @@ def _fit(solver: SampleSolver, warm: Warm, guards: Guards, settings: Warmup) -> 
     return solver.solve(warm, NOT_HELD, guards, enough, left), descent
 
 
-def _fit_all(solver: SampleSolver, fitted: Warm, guards: Guards, settings: Warmup) -> Warm:
+def _fit_all(solver: SampleSolver, fitted: Warm, guards: Guards, settings: Warmup, enough: float) -> Warm:
     """All of the sample, from where the fit ended; from its best point, and only there, if it was given up."""
     if fitted.aborted:
         return solver.solve(begin(fitted.best), EVERYTHING, guards, Tolerances(), 1)
     left = max(settings.iterations - solver.evaluations, 1)
-    return solver.solve(begin(fitted.state.theta), EVERYTHING, guards, Tolerances(settings.tolerance), left)
+    return solver.solve(begin(fitted.state.theta), EVERYTHING, guards, Tolerances(enough), left)
 
 
 class _More(NamedTuple):
@@ -210,11 +211,6 @@ def _second_order(solver: SampleSolver, whole: Warm, guards: Guards) -> Curvatur
     return second_order(gradients, theta, fields["matrix"], psi2, fields["count"], free)
 
 
-def _require_finite(at_start: Warm) -> None:
-    if not at_start.state.equations.finite:
-        raise DataError("the model or its derivative is not finite at the start on part of the sample")
-
-
 def _reason(fitted: Warm | None, whole: Warm, settings: Warmup) -> str:
     """Why the warm-up ended, in words."""
     if fitted is not None and fitted.aborted:
@@ -240,7 +236,6 @@ def _report(
     at_start: Warm,
     whole: Warm,
     unit: np.ndarray,
-    clock: _Clock,
 ) -> WarmupReport:
     sample = solver.sample
     return WarmupReport(
@@ -263,29 +258,4 @@ def _report(
         cost=float(whole.state.equations.cost),
         evaluations=solver.evaluations,
         reason=look.skipped or _reason(fitted, whole, settings),
-        seconds=clock.seconds,
     )
-
-
-def hand_over(state: State, report: WarmupReport, count: float) -> HandOver:
-    """Whether all of the data agree with the sample, from the first pass at the sample's answer.
-
-    The step that the pass asks for is measured in the standard errors of the sample, in which the
-    answers of samples scatter by about one.  A step beyond ``AGREES`` of them says that the sample is not
-    like the data; p0 is tried where even its cost on the sample was lower.
-
-    Parameters
-    ----------
-    state : after the pass.
-    count : residuals of the sample.
-    """
-    at = state.equations
-    if not at.finite:
-        return HandOver(Decision.BACK, "the model is not finite at the sample's answer: p0 is tried")
-    away = float(state.offset) * np.sqrt(count / at.count)
-    step = f"all data ask for a step of {away:.2g} of the sample's standard errors"
-    if at.cost / at.count > report.cost_at_start / count:
-        return HandOver(Decision.BACK, f"{step}, and their cost is above the sample's at p0: p0 is tried")
-    if away > AGREES:
-        return HandOver(Decision.GO_ON, f"{step}: the sample is not like the data")
-    return HandOver(Decision.TRUST, f"{step}: the sample is like the data")

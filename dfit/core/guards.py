@@ -64,7 +64,9 @@ def already_good(loss: float, away: float, threshold: float) -> str | None:
     if loss < threshold:
         return f"the loss at p0 is {loss:.2g} of the data's variance, below {threshold:g}"
     if away < NEAR:
-        return f"a step from p0 would move no parameter by more than {away:.2g} of the sample's standard errors"
+        return (
+            f"a step from p0 would move no parameter by more than {away:.2g} of the sample's standard errors"
+        )
     return None
 
 

@@ -147,6 +147,9 @@ def _move(state: State, at: Equations, accepted: jax.Array, here: Geometry) -> S
     begin = state.radius * _first_radius(equations, theta, here)
     radius = jnp.where(first, begin, _radius(state, at, accepted))
     failed = state.polishing & ~accepted
+    second = state.second
+    if second is not None:  # a step that was refused has been misled by it
+        second = second._replace(m=jnp.where(accepted, second.m, 0.0))
     return state._replace(
         theta=theta,
         equations=equations,
@@ -156,6 +159,7 @@ def _move(state: State, at: Equations, accepted: jax.Array, here: Geometry) -> S
         failures=jnp.where(accepted, 0, state.failures + failed).astype(state.failures.dtype),
         offset=here.offset,
         evaluations=state.evaluations + 1,
+        second=second,
     )
 
 

@@ -145,7 +145,7 @@ def _diagnostics(fit: HybridFit) -> dict[str, Any]:
         "total_time": result.run.elapsed_s,
         "warmup_diagnostics": _of_warmup(result),
         "gauss_newton_diagnostics": _of_passes(fit),
-        "phase_history": [{"phase": k, **asdict(phase)} for k, phase in enumerate(result.phases)],
+        "phase_history": [{"phase": k, **asdict(phases[name])} for k, name in enumerate(TIMINGS.values())],
         "telemetry": result.telemetry,
     }
 

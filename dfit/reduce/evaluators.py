@@ -17,7 +17,7 @@ from dfit.events import TaskDone
 from dfit.reduce.draw import Gathering, Sample, read_sample
 from dfit.reduce.job import Job, Point
 from dfit.reduce.runners import Runner
-from dfit.reduce.task import Report
+from dfit.reduce.task import Report, Trouble
 from dfit.reduce.tree import Forest, insert, root
 
 # The sums of squares keep 16 - 2 log10(condition) digits of a standard deviation, 9 here; beyond this
@@ -57,6 +57,7 @@ class PassEvaluator:
     Parameters
     ----------
     runner, job, partitions : where and what; ``job`` has the layout of the first pass.
+    p0 : where the user begins; the model must be finite there.
     held : values of the parameters that do not vary.
     describe : names a partition and the coordinate ranges of some of its chunks.
     on_task : told of every finished task.
@@ -67,6 +68,7 @@ class PassEvaluator:
         runner: Runner,
         job: Job,
         partitions: list[Partition],
+        p0: np.ndarray,
         held: np.ndarray,
         describe: Callable[[Partition, range], str],
         on_task: Callable[[TaskDone], None],
@@ -74,6 +76,7 @@ class PassEvaluator:
         self.runner = runner
         self._job = job
         self._partitions = partitions
+        self._p0 = p0
         self._held = held
         self._describe = describe
         self._on_task = on_task
@@ -155,11 +158,13 @@ class PassEvaluator:
             self.account.add(report)
             if collect is not None:
                 collect.add(report.drawn)
-            if first and report.trouble:
-                self._refuse(report)
+            trouble = [t for t in report.trouble if at_p0 or t[0] != "not finite"]
+            if first and trouble:
+                self._refuse(report.partition, trouble[0])
             self._on_task(TaskDone(number, finished, len(self._partitions)))
 
         first = self.survey is None
+        at_p0 = np.array_equal(theta, self._p0)  # a sample's answer need not be good for all of the data
         # What a sample has read is a part of the first pass where it stays in memory.
         before = self.account.bytes_read if self.runner.reads_again else 0
         plan = None if collect is None else collect.plan
@@ -169,10 +174,10 @@ class PassEvaluator:
             self.account.first_bytes = self.account.bytes_read - before
         return root(forest, form)
 
-    def _refuse(self, report: Report) -> None:
+    def _refuse(self, partition: int, trouble: Trouble) -> None:
         """Raise what the first pass found; later passes only meet theta that are not finite."""
-        what, count, chunks = report.trouble[0]
-        place = self._describe(self._partitions[report.partition], chunks)
+        what, count, chunks = trouble
+        place = self._describe(self._partitions[partition], chunks)
         if what == "not finite":
             raise DataError(
                 f"the model or its derivative is not finite at the start in {place}. Type a p0 where it is, "

@@ -118,6 +118,26 @@ class SampleSolver:
         self.evaluations += int(out.evaluations)
         return out
 
+    def not_finite(self, theta: np.ndarray, names: Sequence[str]) -> str:
+        """Where on the sample the model or its derivative is not finite; ``names`` are the coordinates'."""
+        kernel = kernel_for(self.recipe, self.constants)
+        bad, total, first = 0, 0, ""
+        for k in range(2):
+            leaf = leaf_at(self.leaves, k)
+            value = kernel.tangent(theta, np.zeros_like(theta), leaf, self.scalars.context)
+            wrong = ~np.isfinite(value[: leaf.n])
+            if leaf.where is not None:
+                wrong &= leaf.where[: leaf.n]
+            if wrong.any() and not first:
+                at = np.argmax(wrong)
+                first = ", ".join(f"{name} = {c[at]}" for name, c in zip(names, leaf.coords, strict=True))
+            bad, total = bad + int(wrong.sum()), total + int(leaf.n)
+        return (
+            f"the model or its derivative is not finite at the start at {bad} of {total} points of the sample, "
+            f"the first at {first or 'a place that its value does not show'}. Type a p0 where it is, bounds that "
+            "keep it there, or where= to leave such points out"
+        )
+
     def _compiled(
         self, solve: Solve, warm: Warm, fit: np.ndarray, guards: Guards, limits: Tolerances, limit: int
     ) -> Any:
@@ -171,7 +191,7 @@ def leaves_of_sample(sample: Sample) -> tuple[Leaf, Sequence[Any]]:
         out = empty_aligned(2 * size, values.dtype).reshape(2, size)
         for row, part, n in zip(out, parts, counts, strict=True):
             row[:n] = values[part]
-            row[n:] = values[:1]  # what is beyond n is never counted
+            row[n:] = values[0] if values.size else 0  # what is beyond n is never counted
         return out
 
     coords = tuple(stacked(c) for c in sample.coords)

@@ -12,8 +12,9 @@ from dfit.core.warm import begin
 from dfit.errors import InputError
 from dfit.reduce.sampled import EVERYTHING
 from dfit.starts import AUTOMATIC, DECADES, more_starts, needs_more, region
+from dfit.statistics import Clock
 from dfit.warm_settings import Warmup
-from dfit.warmup import warm_up
+from dfit.warmup import look_at, warm_up
 from tests.unit.nist import PROBLEMS, WORDS
 from tests.unit.solvers import guards_of, solver_of
 
@@ -199,19 +200,19 @@ def test_a_region_has_the_bounds_or_surrounds_p0_with_its_sign():
 
 def test_a_warm_up_that_ends_badly_goes_on_with_the_best_of_more_starts():
     solver, parameters, _ = mgh09("start1")
-    warmed = warm_up(solver, parameters, Warmup())
+    warmed = warm_up(solver, parameters, Warmup(), look_at(solver, parameters), 1e-8, Clock())
     np.testing.assert_allclose(warmed.state.theta, [0.193, 0.191, 0.123, 0.136], rtol=0.1)
     assert warmed.report.cost == pytest.approx(min(start.cost for start in warmed.report.starts), rel=1e-6)
     assert "16 starts tried (p0 is ill-conditioned" in warmed.report.reason
-    alone = warm_up(solver, parameters, Warmup(multistart=1))
+    alone = warm_up(solver, parameters, Warmup(multistart=1), look_at(solver, parameters), 1e-8, Clock())
     assert alone.report.starts == ()
     assert alone.report.cost > 2 * warmed.report.cost
 
 
 def test_a_good_p0_does_not_keep_from_starts_that_are_asked_for():
     solver, parameters = solver_of(wave, [X], WAVE, [2.0, 3.0, 0.5])
-    assert warm_up(solver, parameters, Warmup()).report.skipped is not None
-    asked = warm_up(solver, parameters, Warmup(multistart=16)).report
+    assert warm_up(solver, parameters, Warmup(), look_at(solver, parameters), 1e-8, Clock()).report.skipped is not None
+    asked = warm_up(solver, parameters, Warmup(multistart=16), look_at(solver, parameters), 1e-8, Clock()).report
     assert (asked.skipped, len(asked.starts)) == (None, 17)
 
 

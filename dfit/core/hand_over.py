@@ -1,0 +1,52 @@
+"""Whether all of the data agree with the answer that a sample gave."""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import NamedTuple
+
+import numpy as np
+
+from dfit.core.state import State
+
+# In the sample's standard errors, of which one is expected; groups and chunks of data make it several.
+AGREES = 10.0
+
+
+class Decision(Enum):
+    """What the first full pass makes of the sample's answer."""
+
+    TRUST = "go on, with what the sample knows of the model's curvature"
+    GO_ON = "go on, without it"
+    BACK = "try p0 as well"
+
+
+class HandOver(NamedTuple):
+    """The decision and why."""
+
+    decision: Decision
+    sentence: str
+
+
+def hand_over(state: State, count: float, cost_at_start: float) -> HandOver:
+    """Whether all of the data agree with the sample, from the first pass at the sample's answer.
+
+    The step that the pass asks for is measured in the standard errors of the sample, in which the
+    answers of samples scatter by about one.  A step beyond ``AGREES`` of them says that the sample is not
+    like the data; p0 is tried where even its cost on the sample was lower.
+
+    Parameters
+    ----------
+    state : after the pass.
+    count, cost_at_start : residuals of the sample, and its cost at p0.
+    """
+    at = state.equations
+    if not at.finite:
+        return HandOver(Decision.BACK, "the model is not finite at the sample's answer: p0 is tried")
+    away = float(state.offset) * np.sqrt(count / at.count)
+    step = f"all data ask for a step of {away:.2g} of the sample's standard errors"
+    if at.cost / at.count > cost_at_start / count:
+        return HandOver(Decision.BACK, f"{step}, and their cost is above the sample's at p0: p0 is tried")
+    if away > AGREES:
+        return HandOver(Decision.GO_ON, f"{step}: the sample is not like the data")
+    return HandOver(Decision.TRUST, f"{step}: the sample is like the data")
