@@ -21,6 +21,7 @@ import dfit
 from dfit.core.trust_region import Tolerances
 from dfit.core.warm import Guards, Warm, begin
 from dfit.parameters import Parameters
+from dfit.precision import one_blas_thread
 from dfit.reduce.sampled import EVERYTHING, SampleSolver
 from dfit.warm_settings import Warmup
 from dfit.warmup import unit_of
@@ -118,7 +119,8 @@ def main() -> None:
     found: list[dict[tuple[str, float], Run]] = []
     for name in asked.names or PROBLEMS:
         for start in STARTS:
-            found.append(runs(name, start, asked.points))
+            with one_blas_thread():  # as in a fit
+                found.append(runs(name, start, asked.points))
             words = [f"{run.evaluations}{'' if run.reached else ' no'}" for run in found[-1].values()]
             print(name.ljust(9), start, *(word.rjust(8) for word in words), flush=True)
     totals = []
