@@ -82,13 +82,13 @@ def warm_up(
         whole = _lower(whole, at_start)
         more = _more(solver, parameters, settings, guards, at_start, whole, bool(fitted.aborted))
         whole = whole if more is None else more.best
-    elif look.away >= NEAR:  # near enough for plain Gauss-Newton, and not yet where it ends
+    elif look.away >= NEAR or solver.sample.complete:  # a good start for plain Gauss-Newton, not its end
         whole = _lower(_fit_all(solver, at_start, box_of(parameters), settings, enough), at_start)
     state = start(whole.state.theta)
     if not solver.sample.complete:
         state = state._replace(second=_second_order(solver, whole, guards))
     clock.ended("warmup")
-    report = _report(solver, settings, look, fitted, at_start, whole, unit)
+    report = _report(solver, settings, look, fitted, at_start, whole, unit, enough)
     if descent is not None:
         filled, failures = int(descent.filled), int(descent.failures)
         report = replace(report, lbfgs_history_fill=filled, lbfgs_line_search_failures=failures)
@@ -121,7 +121,7 @@ def _unusable(solver: SampleSolver, settings: Warmup, at_start: Warm) -> Warmed:
     count = int(at_start.state.equations.count)
     look = _Look(nan, nan, f"only {count} points of the sample can be used", None, 1.0)
     unit = np.ones_like(np.asarray(at_start.state.theta))
-    report = _report(solver, settings, look, None, at_start, at_start, unit)
+    report = _report(solver, settings, look, None, at_start, at_start, unit, settings.tolerance)
     return Warmed(start(at_start.state.theta), at_start, report)
 
 
@@ -211,7 +211,7 @@ def _second_order(solver: SampleSolver, whole: Warm, guards: Guards) -> Curvatur
     return second_order(gradients, theta, fields["matrix"], psi2, fields["count"], free)
 
 
-def _reason(fitted: Warm | None, whole: Warm, settings: Warmup) -> str:
+def _reason(fitted: Warm | None, whole: Warm, settings: Warmup, enough: float) -> str:
     """Why the warm-up ended, in words."""
     if fitted is not None and fitted.aborted:
         return (
@@ -220,7 +220,7 @@ def _reason(fitted: Warm | None, whole: Warm, settings: Warmup) -> str:
         )
     status = whole.state.status
     if status == Status.OFFSET:
-        return f"a further step would move no parameter by more than {settings.tolerance:g} of the sample's standard error"
+        return f"a further step would move no parameter by more than {enough:g} of the sample's standard error"
     if status == Status.ROUNDING:
         return "the sample's residual is at the rounding of the data"
     if status == Status.RUNNING:
@@ -236,6 +236,7 @@ def _report(
     at_start: Warm,
     whole: Warm,
     unit: np.ndarray,
+    enough: float,
 ) -> WarmupReport:
     sample = solver.sample
     return WarmupReport(
@@ -257,5 +258,5 @@ def _report(
         cost_at_start=float(at_start.state.equations.cost),
         cost=float(whole.state.equations.cost),
         evaluations=solver.evaluations,
-        reason=look.skipped or _reason(fitted, whole, settings),
+        reason=look.skipped or _reason(fitted, whole, settings, enough),
     )
