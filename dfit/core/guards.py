@@ -91,8 +91,8 @@ def clip(state: State, unit: Any, most: Any) -> tuple[State, jax.Array]:
     step = state.trial - state.theta
     room = most * jnp.maximum(1.0, norm(state.theta / unit))
     length = norm(step / unit)
-    share = jnp.minimum(1.0, room / one_if_zero(length))
-    clipped = share < 1
+    clipped = length > room
+    share = jnp.where(clipped, room / one_if_zero(length), 1.0)
     # Along a line the model of the cost falls by t slope - t^2 (slope - predicted).
     predicted = share * state.slope - share**2 * (state.slope - state.predicted)
     shorter = state._replace(
