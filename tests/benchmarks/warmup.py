@@ -36,6 +36,7 @@ NEAR_ERRORS, NEAR_RELATIVE = 1e-6, 1e-8
 SAME_COST = 1e-6  # relative
 ROUGHNESS = 16 * np.finfo(float).eps  # of the data: arguments of exp near 20 cost as many units
 CHUNKS = 100
+TIME_LIMIT_S = 120.0  # of one fit
 MEDIAN_AIM, WORST_AIM = 3, 5
 
 
@@ -68,6 +69,11 @@ class Row(NamedTuple):
     warmed: Fit
     plain: Fit
     seconds: float
+
+    @property
+    def finished(self) -> bool:
+        """Whether both fits ended at a minimum."""
+        return self.warmed.success and self.plain.success
 
     @property
     def same_minimum(self) -> bool:
@@ -123,8 +129,7 @@ def observed(fit: Callable[..., dfit.FitResult], **options: Any) -> Fit:
 
 def replicated(name: str, points: int, around: str = "data", seed: int = 1) -> xr.DataArray:
     """A NIST problem, repeated up to a size with fresh noise, in chunks that lie in memory."""
-    columns = coordinates(name)
-    centre = response(name)
+    columns, centre = coordinates(name), response(name)
     if around == "model":
         with jax.enable_x64(True):
             centre = np.asarray(model(name)(*columns.values(), *PROBLEMS[name]["certified"]))
@@ -206,10 +211,11 @@ def tasks(names: list[str], points: int, around: str) -> Iterator[Task]:
 
 
 def compare(task: Task, max_passes: int) -> Row:
-    """One task with a warm-up and without."""
+    """One task with a warm-up and without; the latter may need hundreds of passes, and is not waited for."""
     problem, start, fit = task
     began = time.perf_counter()
-    warmed, plain = (observed(fit, warmup=w, max_passes=max_passes) for w in (True, False))
+    options = {"max_passes": max_passes, "time_limit": TIME_LIMIT_S}
+    warmed, plain = (observed(fit, warmup=w, **options) for w in (True, False))
     return Row(problem, start, warmed, plain, time.perf_counter() - began)
 
 
@@ -223,26 +229,25 @@ def layers(report: WarmupReport | None) -> str:
     return ", ".join(filter(None, found))
 
 
-def _passes(fit: Fit, most: int) -> str:
-    optimum = (
-        f"{fit.optimum:g}" if np.isfinite(fit.optimum) else f">{most}" if fit.passes >= most else "failed"
-    )
-    return f"{optimum} ({fit.passes})"
+def _passes(fit: Fit) -> str:
+    if np.isfinite(fit.optimum):
+        return f"{fit.optimum:g} ({fit.passes})"
+    stopped = any(word in fit.message for word in ("max_passes", "time_limit"))
+    return f">{fit.passes}" if stopped else f"failed ({fit.passes})"
 
 
-def show(row: Row, most: int) -> tuple[Any, ...]:
+def show(row: Row) -> tuple[Any, ...]:
     """A line of the table."""
     report = row.warmed.warmup
-    better = "" if row.same_minimum else "with" if row.warmed.cost < row.plain.cost else "without"
     return (
         row.problem,
         row.start,
-        _passes(row.warmed, most),
-        _passes(row.plain, most),
+        _passes(row.warmed),
+        _passes(row.plain),
         report.evaluations if report else 0,
         layers(report),
         (report.hand_over or "").rpartition(": ")[2] if report else "",
-        "same" if row.same_minimum else f"lower {better}",
+        ("same", "lower without", "lower with")[_lower(row)] if row.finished else "unfinished",
         "more" if row.costs_more else "",
         f"{row.seconds:.1f}",
     )
@@ -268,7 +273,7 @@ def totals(rows: list[Row]) -> str:
 
 
 def _lower(row: Row) -> int:
-    return 0 if row.same_minimum else -1 if row.warmed.cost < row.plain.cost else 1
+    return 0 if row.same_minimum or not row.finished else -1 if row.warmed.cost < row.plain.cost else 1
 
 
 def main() -> None:
@@ -279,12 +284,11 @@ def main() -> None:
     parser.add_argument("--max-passes", type=int, default=60)
     asked = parser.parse_args()
     warnings.simplefilter("ignore", dfit.DfitWarning)
-    most = asked.max_passes
     rows = []
     for task in tasks(asked.names or list(NAMES), asked.points, asked.around):
-        rows.append(compare(task, most))
-        print(*show(rows[-1], most), sep=" | ", file=sys.stderr, flush=True)
-    table(HEAD, [show(row, most) for row in rows])
+        rows.append(compare(task, asked.max_passes))
+        print(*show(rows[-1]), sep=" | ", file=sys.stderr, flush=True)
+    table(HEAD, [show(row) for row in rows])
     print(totals(rows))
     for row in rows:
         for how, fit in (("with", row.warmed), ("without", row.plain)):
