@@ -15,7 +15,8 @@ from dfit.core.hand_over import Decision, hand_over
 from dfit.core.state import State, Status, Tolerances
 from dfit.core.trust_region import start
 from dfit.core.warm import Warm
-from dfit.data.groups import group_source
+from dfit.data.groups import group_source, numbered
+from dfit.data.plan import Source
 from dfit.data.subset import SamplePlan, plan_sample
 from dfit.errors import DataError
 from dfit.prepare import Prepared
@@ -119,9 +120,9 @@ class Passes:
             return
         at_sample = state._replace(second=None)
         if verdict.decision == Decision.BACK:
-            cost = state.equations.cost if state.equations.finite else np.inf
-            yield at_sample._replace(status=RUNNING, equations=state.equations._replace(cost=cost))
             if at_p0 is None:
+                cost = state.equations.cost if state.equations.finite else np.inf
+                yield at_sample._replace(status=RUNNING, equations=state.equations._replace(cost=cost))
                 others = self._solve(start(self._p0))
                 at_p0 = next(others)
             else:
@@ -135,11 +136,20 @@ class Passes:
             yield from self._solve(at_sample)
 
     def _plan(self, warmup: Warmup) -> SamplePlan:
-        prepared = self._prepared
-        wanted = {"groups": warmup.groups} if warmup.groups is not None else self._settings.cov
-        groups = group_source(prepared.domain, wanted)
-        reads_again = self._passes.runner.reads_again
-        return plan_sample(prepared.partitions, warmup.points, warmup.seed, groups, reads_again)
+        # The only pass is better spent where the sample leads than on collecting it.
+        reads_again = self._passes.runner.reads_again and self._settings.max_passes > 1
+        groups = self._groups(warmup)
+        return plan_sample(self._prepared.partitions, warmup.points, warmup.seed, groups, reads_again)
+
+    def _groups(self, warmup: Warmup) -> Source | None:
+        domain = self._prepared.domain
+        of_cov = group_source(domain, self._settings.cov)
+        if warmup.groups is None:
+            return of_cov
+        named = numbered(domain, warmup.groups, "warmup=dfit.Warmup(groups=...)")
+        # Where a fit ends on its sample, its covariance takes the groups from there.
+        ends_there = self._settings.max_passes == 0 or domain.data.size <= warmup.points
+        return of_cov if of_cov is not None and ends_there else named
 
     def _warm_up(self, sample: Sample, warmup: Warmup) -> Warmed:
         prepared = self._prepared
@@ -156,6 +166,7 @@ class Passes:
             if not at_start.state.equations.finite:
                 raise DataError(solver.not_finite(self._p0, list(prepared.domain.coords)))
         self.warmed = warm_up(solver, prepared.parameters, warmup, at_start, self._settings.tol, self._clock)
+        self._passes.account.compilations += solver.new_compilations()
         logger.info("%s", self.warmed.report.sentence)
         self._printer.say(self.warmed.report.sentence)
         return self.warmed

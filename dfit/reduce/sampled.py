@@ -138,6 +138,10 @@ class SampleSolver:
             "keep it there, or where= to leave such points out"
         )
 
+    def new_compilations(self) -> int:
+        """Compilations for this recipe in this process since the last call of this."""
+        return kernel_for(self.recipe, self.constants).new_compilations()
+
     def _compiled(
         self, solve: Solve, warm: Warm, fit: np.ndarray, guards: Guards, limits: Tolerances, limit: int
     ) -> Any:
@@ -247,4 +251,4 @@ def _build(kernel: Kernel, solve: Solve) -> Any:
 
         return solve(evaluate, warm, fit, guards, tolerances, limit)
 
-    return jax.jit(loop, compiler_options=COMPILER)
+    return jax.jit(kernel.counted(loop), compiler_options=COMPILER)
