@@ -211,9 +211,9 @@ def test_keywords_of_curve_fit_win_over_the_config() -> None:
 
 
 def test_fields_given_as_keywords_replace_those_of_the_config() -> None:
-    config = dfit.HybridStreamingConfig(normalization_strategy="p0", warmup_tolerance=0.5)
-    report = fit(config=config, warmup_tolerance=0.25).result.warmup
-    assert report.normalization == "p0" and "0.25" in report.reason
+    config = dfit.HybridStreamingConfig(normalization_strategy="p0", warmup_iterations=50)
+    report = fit(config=config, warmup_iterations=2).result.warmup
+    assert report.normalization == "p0" and "iterations=2 reached" in report.reason
 
 
 def test_bounds_sigma_loss_and_where_are_those_of_curve_fit() -> None:
