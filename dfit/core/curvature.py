@@ -88,11 +88,13 @@ def second_order(
     free : (p,) bool
         Parameters that are not at a bound.
     """
+    if not free.any():
+        return None
     jacobians = roots[:, :, :-1][:, :, free]
     jacobian = jacobians.reshape(-1, jacobians.shape[-1])
     norms = np.linalg.norm(jacobian, axis=0)
     total = count.sum()
-    if not free.any() or not (norms > 0).all() or psi2 == 0 or total <= free.sum():
+    if not (norms > 0).all() or psi2 == 0 or total <= free.sum():
         return None
     _, s, vt = np.linalg.svd(jacobian / norms, full_matrices=False)
     if s[-1] < WELL_SEEN * s[0]:
