@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from dfit.errors import InputError
+from dfit.optional import load
 
 # An evaluation takes some 3 ms, and the answer is within a few hundredths of a percent of what noise of 10 %
 # leaves undetermined.
@@ -113,6 +114,10 @@ class Warmup:
             Upper less lower bounds of the varying parameters.
         points : of the data.
         """
+        if self.method == "lbfgs":
+            load("optax", 'method="lbfgs"')
+        if self.global_search == "cmaes":
+            load("cmaes", 'global_search="cmaes"')
         if self.sample_points is not None and self.sample_points > points:
             raise InputError(
                 f"sample_points is {self.sample_points}, and the data have {points} points; type a number of "

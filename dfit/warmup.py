@@ -220,7 +220,9 @@ def _reason(fitted: Warm | None, whole: Warm, settings: Warmup, enough: float) -
         )
     status = whole.state.status
     if status == Status.OFFSET:
-        return f"a further step would move no parameter by more than {enough:g} of the sample's standard error"
+        return (
+            f"a further step would move no parameter by more than {enough:g} of the sample's standard error"
+        )
     if status == Status.ROUNDING:
         return "the sample's residual is at the rounding of the data"
     if status == Status.RUNNING:

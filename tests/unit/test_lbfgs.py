@@ -135,7 +135,9 @@ def test_a_warm_up_by_lbfgs_ends_where_the_other_does_and_reports_its_counts():
     reports, thetas = {}, {}
     for method in ("lm", "lbfgs"):
         solver, parameters = solver_of(decay, [X], Y, P0)
-        warmed = warm_up(solver, parameters, Warmup(method=method), look_at(solver, parameters), 1e-8, Clock())
+        warmed = warm_up(
+            solver, parameters, Warmup(method=method), look_at(solver, parameters), 1e-8, Clock()
+        )
         reports[method], thetas[method] = warmed.report, warmed.state.theta
     np.testing.assert_allclose(thetas["lbfgs"], thetas["lm"], rtol=1e-3)
     assert (reports["lbfgs"].lbfgs_history_fill, reports["lm"].lbfgs_history_fill) == (1, 0)

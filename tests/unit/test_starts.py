@@ -211,8 +211,13 @@ def test_a_warm_up_that_ends_badly_goes_on_with_the_best_of_more_starts():
 
 def test_a_good_p0_does_not_keep_from_starts_that_are_asked_for():
     solver, parameters = solver_of(wave, [X], WAVE, [2.0, 3.0, 0.5])
-    assert warm_up(solver, parameters, Warmup(), look_at(solver, parameters), 1e-8, Clock()).report.skipped is not None
-    asked = warm_up(solver, parameters, Warmup(multistart=16), look_at(solver, parameters), 1e-8, Clock()).report
+    assert (
+        warm_up(solver, parameters, Warmup(), look_at(solver, parameters), 1e-8, Clock()).report.skipped
+        is not None
+    )
+    asked = warm_up(
+        solver, parameters, Warmup(multistart=16), look_at(solver, parameters), 1e-8, Clock()
+    ).report
     assert (asked.skipped, len(asked.starts)) == (None, 17)
 
 
