@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -69,32 +69,51 @@ def warm_up(
     clock : told of the stages.
     """
     if float(at_start.state.equations.count) <= at_start.state.theta.size:
+        clock.ended("normalization")
+        clock.ended("warmup")
         return _unusable(solver, settings, at_start)
     unit = unit_of(parameters, settings.normalization, at_start.state.equations.root)
     look = _look(at_start, settings)
     clock.ended("normalization")
     guards = box_of(parameters)._replace(unit=unit, max_step=settings.max_step or np.inf)
     enough = min(settings.tolerance, tol) if solver.sample.complete else settings.tolerance
-    fitted, whole, descent, more = None, at_start, None, None
     if look.skipped is None:
-        fitted, descent = _search(solver, begin(at_start.state.theta, look.share), guards, settings)
-        whole = _fit_all(solver, fitted, guards, settings, enough)
-        whole = _lower(whole, at_start)
-        more = _more(solver, parameters, settings, guards, at_start, whole, bool(fitted.aborted))
-        whole = whole if more is None else more.best
+        found = _guarded(solver, parameters, settings, guards, at_start, look.share, enough)
     elif look.away >= NEAR or solver.sample.complete:  # a good start for plain Gauss-Newton, not its end
-        whole = _lower(_fit_all(solver, at_start, box_of(parameters), settings, enough), at_start)
-    state = start(whole.state.theta)
+        whole = _fit_all(solver, at_start, box_of(parameters), settings, enough)
+        found = _Found(None, None, _lower(whole, at_start), None)
+    else:
+        found = _Found(None, None, at_start, None)
+    state = start(found.whole.state.theta)
     if not solver.sample.complete:
-        state = state._replace(second=_second_order(solver, whole, guards))
+        state = state._replace(second=_second_order(solver, found.whole, guards))
     clock.ended("warmup")
-    report = _report(solver, settings, look, fitted, at_start, whole, unit, enough)
-    if descent is not None:
-        filled, failures = int(descent.filled), int(descent.failures)
-        report = replace(report, lbfgs_history_fill=filled, lbfgs_line_search_failures=failures)
-    if more is not None:
-        report = replace(report, starts=more.starts, reason=f"{report.reason}; {more.sentence}")
-    return Warmed(state, whole, report)
+    return Warmed(state, found.whole, _report(solver, settings, look, at_start, found, unit, enough))
+
+
+class _Found(NamedTuple):
+    """Where the stages ended: the search and L-BFGS before it, all of the sample, more starts."""
+
+    fitted: Warm | None
+    descent: Descent | None
+    whole: Warm
+    more: _More | None
+
+
+def _guarded(
+    solver: SampleSolver,
+    parameters: Parameters,
+    settings: Warmup,
+    guards: Guards,
+    at_start: Warm,
+    share: float,
+    enough: float,
+) -> _Found:
+    """The search under its guards, the rest of the sample, and more starts where they are needed."""
+    fitted, descent = _search(solver, begin(at_start.state.theta, share), guards, settings)
+    whole = _lower(_fit_all(solver, fitted, guards, settings, enough), at_start)
+    more = _more(solver, parameters, settings, guards, at_start, whole, bool(fitted.aborted))
+    return _Found(fitted, descent, whole if more is None else more.best, more)
 
 
 def look_at(solver: SampleSolver, parameters: Parameters) -> Warm:
@@ -121,7 +140,8 @@ def _unusable(solver: SampleSolver, settings: Warmup, at_start: Warm) -> Warmed:
     count = int(at_start.state.equations.count)
     look = _Look(nan, nan, f"only {count} points of the sample can be used", None, 1.0)
     unit = np.ones_like(np.asarray(at_start.state.theta))
-    report = _report(solver, settings, look, None, at_start, at_start, unit, settings.tolerance)
+    found = _Found(None, None, at_start, None)
+    report = _report(solver, settings, look, at_start, found, unit, settings.tolerance)
     return Warmed(start(at_start.state.theta), at_start, report)
 
 
@@ -234,13 +254,13 @@ def _report(
     solver: SampleSolver,
     settings: Warmup,
     look: _Look,
-    fitted: Warm | None,
     at_start: Warm,
-    whole: Warm,
+    found: _Found,
     unit: np.ndarray,
     enough: float,
 ) -> WarmupReport:
-    sample = solver.sample
+    sample, (fitted, descent, whole, more) = solver.sample, found
+    reason = look.skipped or _reason(fitted, whole, settings, enough)
     return WarmupReport(
         sample=sample.reason,
         complete=sample.complete,
@@ -260,5 +280,8 @@ def _report(
         cost_at_start=float(at_start.state.equations.cost),
         cost=float(whole.state.equations.cost),
         evaluations=solver.evaluations,
-        reason=look.skipped or _reason(fitted, whole, settings, enough),
+        reason=reason if more is None else f"{reason}; {more.sentence}",
+        lbfgs_history_fill=0 if descent is None else int(descent.filled),
+        lbfgs_line_search_failures=0 if descent is None else int(descent.failures),
+        starts=() if more is None else more.starts,
     )
