@@ -8,6 +8,8 @@
         ├── ModelError                the model raises, or returns something of the wrong shape
         ├── DataError (ValueError)    what only the values of a partition tell
         ├── WorkerError (RuntimeError)  a worker or the scheduler failed, after the retries
+        ├── CheckpointError           a checkpoint cannot be written, or not be read by this dfit
+        │   └── CheckpointDamaged     it is not what was written: the one before it is taken
         └── FitFailed (RuntimeError)  no answer, where the caller asked for one or an error
     UserWarning
     └── DfitWarning                   the result is changed, or costs more than twice
@@ -68,6 +70,14 @@ class WorkerError(DfitError, RuntimeError):
         super().__init__(message)
         self.partition = partition
         self.worker = worker
+
+
+class CheckpointError(DfitError):
+    """A checkpoint cannot be written, or not be read by this dfit; the fit itself is sound."""
+
+
+class CheckpointDamaged(CheckpointError):
+    """What a file holds is not what a save wrote: cut short, changed, or made by somebody else."""
 
 
 class FitFailed(DfitError, RuntimeError):
