@@ -109,8 +109,8 @@ class Passes:
         self._passes.expect(warmed.warm.state.equations.root)
         states = self._solve(warmed.state)
         state = next(states)
-        report, count = warmed.report, float(warmed.warm.state.equations.count)
-        verdict = hand_over(state, count, report.cost_at_start)
+        report = warmed.report
+        verdict = hand_over(state, warmed.warm.state.equations, report.cost_at_start)
         logger.info("%s", verdict.sentence)
         self._printer.say(verdict.sentence)
         self.warmed = replace(warmed, report=replace(report, hand_over=verdict.sentence))

@@ -7,10 +7,14 @@ from typing import NamedTuple
 
 import numpy as np
 
+from dfit.core.equations import Equations
 from dfit.core.state import State
 
 # In the sample's standard errors, of which one is expected; groups and chunks of data make it several.
 AGREES = 10.0
+# Cost of a point, over that of a point of the sample at its own answer: beyond this the sample has not seen
+# most of what there is to fit, and p0 may be the better place.
+ALIKE = 2.0
 
 
 class Decision(Enum):
@@ -28,25 +32,29 @@ class HandOver(NamedTuple):
     sentence: str
 
 
-def hand_over(state: State, count: float, cost_at_start: float) -> HandOver:
+def hand_over(state: State, sample: Equations, cost_at_start: float) -> HandOver:
     """Whether all of the data agree with the sample, from the first pass at the sample's answer.
 
     The step that the pass asks for is measured in the standard errors of the sample, in which the
     answers of samples scatter by about one.  A step beyond ``AGREES`` of them says that the sample is not
-    like the data; p0 is tried where even its cost on the sample was lower.
+    like the data; p0 is tried where even its cost on the sample was lower, or the sample was fitted far
+    better than the data are.
 
     Parameters
     ----------
     state : after the pass.
-    count, cost_at_start : residuals of the sample, and its cost at p0.
+    sample : equations of the sample, at its answer.
+    cost_at_start : of the sample at p0.
     """
     at = state.equations
     if not at.finite:
         return HandOver(Decision.BACK, "the model is not finite at the sample's answer: p0 is tried")
-    away = float(state.offset) * np.sqrt(count / at.count)
+    away = float(state.offset) * np.sqrt(sample.count / at.count)
     step = f"all data ask for a step of {away:.2g} of the sample's standard errors"
-    if at.cost / at.count > cost_at_start / count:
+    if at.cost / at.count > cost_at_start / sample.count:
         return HandOver(Decision.BACK, f"{step}, and their cost is above the sample's at p0: p0 is tried")
+    if away > AGREES and at.cost / at.count > ALIKE * sample.cost / sample.count:
+        return HandOver(Decision.BACK, f"{step}: the sample is not like the data at all; p0 is tried")
     if away > AGREES:
         return HandOver(Decision.GO_ON, f"{step}: the sample is not like the data")
     return HandOver(Decision.TRUST, f"{step}: the sample is like the data")
