@@ -25,13 +25,11 @@ from dfit.data.leaves import empty_aligned
 from dfit.data.plan import SMALLEST_LEAF
 from dfit.errors import InputError
 from dfit.precision import float64_on_cpu
-from dfit.reduce.kernels import KERNELS_KEPT, Kernel, Recipe, as_sums, kernel_for
+from dfit.reduce.kernels import COMPILER, KERNELS_KEPT, Kernel, Recipe, as_sums, kernel_for
 
 if TYPE_CHECKING:
     from dfit.reduce.draw import Sample
 
-# A third of the compiler's time, and the loop is as fast: its matrices are small, its kernel a few loops.
-COMPILER = {"xla_cpu_use_fusion_emitters": False}
 EVERYTHING = np.array([True, True])
 NOT_HELD = np.array([True, False])
 
