@@ -174,10 +174,20 @@ def _run(result: FitResult) -> list[str]:
         ("dropped points", f"{sum(dropped.values()):,}" + (f" ({reasons})" if reasons else "")),
         ("peak memory", f"{size(run.peak_bytes)} above an idle worker, {workers}"),
         ("equations", EQUATIONS.get(run.form, run.form)),
+        *_sample(result),
         *_labels(result),
     ]
     width = max(len(label) for label, _ in rows)
     return ["[[Run]]", *(f"    {label:{width}} = {value}" for label, value in rows)]
+
+
+def _sample(result: FitResult) -> list[tuple[str, str]]:
+    """What a warm-up read, what came of it, and what all of the data said of that."""
+    if result.warmup is None:
+        return []
+    report = result.warmup
+    agreed = [("hand-over", report.hand_over)] if report.hand_over is not None else []
+    return [("sample", report.sample), ("warm-up", report.sentence.removeprefix("warm-up: ")), *agreed]
 
 
 def _labels(result: FitResult) -> list[tuple[str, str]]:

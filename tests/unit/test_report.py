@@ -11,6 +11,7 @@ import pytest
 import xarray as xr
 
 from dfit.report import notes, number, size, standard_errors
+from dfit.warm_report import WarmupReport
 
 T = np.linspace(0.0, 10.0, 101)
 Y = 3 * T + 1 + 0.1 * np.random.default_rng(5).standard_normal(T.size)
@@ -128,6 +129,39 @@ def test_notes_of_the_run_stand_in_the_report(result):
     noted = replace(result, run=replace(result.run, notes=("initial values were guessed",)))
     assert "[[Notes]]\n    initial values were guessed" in noted.fit_report()
     assert "[[Notes]]" not in result.fit_report()
+
+
+def test_warm_up_and_its_sample_stand_in_the_report(result):
+    assert "warm-up" not in result.fit_report()
+    report = WarmupReport(
+        sample="5 of 101 points, from 2 of 9 chunks",
+        complete=False,
+        points=5,
+        held_out=0,
+        chunks_read=2,
+        chunks=9,
+        bytes_read=80,
+        normalization="auto",
+        unit=np.ones(2),
+        relative_loss=0.001,
+        errors_away=7.0,
+        skipped="p0 is good",
+        mode=None,
+        guarded=False,
+        clips=0,
+        cost_at_start=2.0,
+        cost=1.0,
+        evaluations=3,
+        reason="p0 is good",
+        hand_over="the sample is like the data",
+    )
+    lines = replace(result, warmup=report).fit_report().splitlines()
+    for label, words in (
+        ("sample", report.sample),
+        ("warm-up", "warm-up skipped: p0 is good"),
+        ("hand-over", report.hand_over),
+    ):
+        assert any(line.split("=")[0].strip() == label and line.endswith(words) for line in lines)
 
 
 def test_fixed_and_tied_parameters_look_like_lmfits(finish):
