@@ -1,0 +1,127 @@
+"""A sample that misleads: what a fit makes of it, and what layer 3 saves."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import dask
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import xarray as xr
+
+import dfit
+from tests.conftest import ROOT
+from tests.warmed import P0, SAMPLE, N, Reads, T, Y, apart, decay, edge
+
+
+@pytest.fixture(autouse=True)
+def _one_thread(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr("dfit.data.plan.LEAF_POINTS", 2048)
+    with dask.config.set(scheduler="synchronous"):
+        yield
+
+
+@pytest.fixture
+def rereading(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Data are too large to be kept, so a sample of all chunks is collected by the first pass."""
+    monkeypatch.setattr("dfit.reduce.memory.KEEP_FRACTION", 1e-9)
+
+
+CHOSEN = 100  # points of a chunk, of which there are 200 and 64 give points
+
+
+@pytest.fixture(scope="module")
+def chosen() -> np.ndarray:
+    """Points of the chunks from which a sample is taken."""
+    reads = Reads()
+    with pytest.MonkeyPatch.context() as patch, dask.config.set(scheduler="synchronous"):
+        patch.setattr("dfit.reduce.memory.KEEP_FRACTION", 1e-9)
+        dfit.fit(decay, reads.array(chunk=CHOSEN), "t", p0=P0, warmup=SAMPLE, max_passes=0)
+    return np.isin(np.arange(N) // CHOSEN, reads)
+
+
+def test_a_sample_unlike_the_data_costs_no_pass_more(chosen: np.ndarray) -> None:
+    y = np.where(chosen, Y, Y + 0.25 * np.exp(-T / 4))
+    found = dfit.fit(decay, Reads().array(y, chunk=CHOSEN), "t", p0=P0, warmup=SAMPLE)
+    without = dfit.fit(decay, y, {"t": T}, p0=P0, warmup=False)
+    assert "the sample is not like the data" in found.warmup.hand_over
+    assert found.success and apart(found, without) < 1e-6
+    assert found.npasses <= without.npasses + 1
+
+
+@pytest.mark.parametrize("p0", [[2.9, 1.9, 1.1], [30.0, 1.9, 11.0]])
+def test_a_sample_far_worse_than_p0_costs_at_most_a_pass_more(chosen: np.ndarray, p0: list[float]) -> None:
+    y = np.where(chosen, Y, 10 * Y)
+    found = dfit.fit(decay, Reads().array(y, chunk=CHOSEN), "t", p0=p0, warmup=SAMPLE)
+    without = dfit.fit(decay, y, {"t": T}, p0=p0, warmup=False)
+    assert "p0 is tried" in found.warmup.hand_over
+    assert found.success and apart(found, without) < 1e-6
+    assert found.npasses <= without.npasses + 1
+
+
+BIG = 200_000
+LONG = np.linspace(0, 10, BIG)
+
+
+@pytest.mark.parametrize("keep", [0.4, 1e-9])
+def test_an_answer_at_which_the_model_is_not_finite_elsewhere_sends_the_fit_back(
+    keep: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dfit.reduce.memory.KEEP_FRACTION", keep)
+    y = 2 * np.sqrt(9.97 - np.minimum(LONG, 9.96)) + np.random.default_rng(1).normal(0, 0.02, BIG)
+    array = Reads().array(y, LONG, 1000)
+    told: list[Any] = []
+    options = {"p0": [1.0, 11.0], "max_passes": 12}
+    sample = dfit.Warmup(sample_points=3000)
+    found = dfit.fit(edge, array, "t", warmup=sample, callback=told.append, **options)
+    without = dfit.fit(edge, array, "t", warmup=False, **(options | {"max_passes": 11}))
+    assert "not finite at the sample's answer: p0 is tried" in found.warmup.hand_over
+    assert told[0].cost == np.inf and np.isfinite(told[1].cost)
+    assert found.cost <= without.cost * (1 + 1e-9)
+    assert found.best_values["b"] >= 10
+
+
+def test_a_model_that_is_not_finite_at_p0_is_refused_with_how_many_points_and_where() -> None:
+    with pytest.raises(dfit.DataError, match=r"not finite at the start at 100 of 1000 points .*t = 9\.0"):
+        dfit.fit(edge, Reads().array(), "t", p0=[1, 9.0], warmup=SAMPLE)
+
+
+@pytest.mark.usefixtures("rereading")
+@pytest.mark.parametrize("passes", [0, 100])
+def test_it_is_refused_where_the_first_pass_collects_too(passes: int) -> None:
+    with pytest.raises(dfit.DataError, match="not finite at the start"):
+        dfit.fit(edge, Reads().array(), "t", p0=[1, 9.0], warmup=SAMPLE, max_passes=passes)
+
+
+def season(time, latitude, T0, dlat, trend, amp, tmax, period):
+    daily = amp * jnp.cos(2 * jnp.pi * (time - tmax) / period)
+    return T0 + dlat * (latitude - 54) + trend * (time / 744 - 0.5) + daily
+
+
+# On 60 hours of a month of weather a season fits what is no season; where p0 is, how often its sample is
+# drawn from which hours, decides whether the guard helps. Here it does.
+@pytest.mark.parametrize(
+    ("p0", "seed"),
+    [([280, 0, 0, 1, 14, 24.4], 4), ([280, 0, 0, 1, 14, 24.0], 4), ([270, 0, 0, 0.1, 10, 24.1], 1)],
+)
+def test_giving_up_on_a_sample_of_weather_saves_passes(p0: list[float], seed: int) -> None:
+    y = xr.open_dataset(ROOT / "examples/data/era5_t2m_uk_2019-03.nc").t2m[:, :, 24].load()
+    y = y.assign_coords(time=np.arange(744.0)).chunk(time=6)
+    fits = [
+        dfit.fit(
+            season,
+            y,
+            ("time", "latitude"),
+            p0=p0,
+            warmup=dfit.Warmup(sample_points=60, seed=seed, cost_increase_tolerance=tolerance),
+        )
+        for tolerance in (0.05, None)
+    ]
+    guarded, free = fits
+    assert (guarded.warmup.guarded, free.warmup.guarded) == (True, False)
+    assert guarded.success and free.success
+    assert guarded.cost == pytest.approx(free.cost, rel=1e-9)
+    assert guarded.npasses < free.npasses - 5
+    assert guarded.warmup.evaluations < free.warmup.evaluations
