@@ -25,7 +25,7 @@ from dfit.reduce.draw import Gathering, Sample
 from dfit.reduce.evaluators import PassEvaluator
 from dfit.reduce.in_memory import SampleEvaluator, faults
 from dfit.reduce.retraction import retracted
-from dfit.reduce.sampled import SampleSolver
+from dfit.reduce.sampled import SampleSolver, require_traced
 from dfit.settings import Settings
 from dfit.statistics import Clock
 from dfit.warm_settings import Warmup
@@ -70,6 +70,8 @@ class Passes:
         if self._warmup is None:
             yield from self._solve(start(self._p0))
             return
+        if self._warmup.method == "lbfgs":
+            require_traced(self._passes.job_for("triangle").recipe)
         plan = self._plan(self._warmup)
         at_p0 = None
         if plan.collect:

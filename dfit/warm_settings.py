@@ -90,6 +90,8 @@ class Warmup:
             if not (number and 0 < value < np.inf):
                 off = "" if name == "tolerance" else ", or None to turn the layer off"
                 raise InputError(f"{name} is {value!r}; expected a positive number{off}")
+        if not isinstance(self.groups, str | None):
+            raise InputError(f"groups is {self.groups!r}; expected the name of a coordinate, or None")
         for name, known in (
             ("normalization", NORMALIZATIONS),
             ("method", METHODS),

@@ -186,7 +186,7 @@ BEFORE: dict[str, tuple[type[Exception], str, Call]] = {
     "max_passes of zero": (
         InputError,
         "max_passes is 0",
-        lambda y: dfit.fit(line, y, "x", max_passes=0),
+        lambda y: dfit.fit(line, y, "x", max_passes=0, warmup=False),
     ),
     "a mask of integers": (
         InputError,

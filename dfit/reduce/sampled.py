@@ -106,11 +106,7 @@ class SampleSolver:
             Where JAX cannot trace the model, or optax is not installed.
         """
         require_optax()
-        if not self.recipe.traceable:
-            raise InputError(
-                f'method="lbfgs" needs a model that JAX can trace, and {self.recipe.name} is not; '
-                'type: method="lm", or write the model with jax.numpy'
-            )
+        require_traced(self.recipe)
         limits = Tolerances(*map(np.float64, tolerances))
         out: Descent = self._compiled(descend, warm, fit, guards, limits, limit)
         self.evaluations += int(out.evaluations)
@@ -165,6 +161,15 @@ class SampleSolver:
     def _fields(self, kernel: Kernel, theta: np.ndarray) -> Fields:
         each = [kernel(theta, leaf_at(self.leaves, k), self.scalars) for k in range(2)]
         return {name: np.stack([fields[name] for fields in each]) for name in each[0]}
+
+
+def require_traced(recipe: Recipe) -> None:
+    """Refuse L-BFGS for a model that JAX cannot trace."""
+    if not recipe.traceable:
+        raise InputError(
+            f'method="lbfgs" needs a model that JAX can trace, and {recipe.name} is not; '
+            'type: method="lm", or write the model with jax.numpy'
+        )
 
 
 def sums_of(fields: Fields) -> Sums:
