@@ -61,6 +61,30 @@ def test_a_sample_far_worse_than_p0_costs_at_most_a_pass_more(chosen: np.ndarray
     assert found.npasses <= without.npasses + 1
 
 
+def test_a_parameter_that_the_sample_does_not_see_is_found_by_the_passes() -> None:
+    def shifted(t, station, a, tau, c, d):
+        return a * jnp.exp(-t / tau) + c + d * station
+
+    station = np.zeros(N)
+    station[[7, 5011, 9013, 14_111, 17_777]] = 1
+    columns = {"t": ("i", T), "station": ("i", station)}
+    y = xr.DataArray(Y + 0.5 * station, dims="i", coords=columns).chunk(i=2000)
+    found, without = (
+        dfit.fit(shifted, y, ("t", "station"), p0=[1, 1, 0, 0], warmup=warmup)
+        for warmup in (dfit.Warmup(sample_points=300), False)
+    )
+    assert found.success and apart(found, without) < 1e-6
+    assert found.npasses <= without.npasses
+
+
+@pytest.mark.parametrize("points", [2, 4])
+def test_a_sample_of_too_few_points_costs_no_pass(points: int) -> None:
+    found = dfit.fit(decay, Y, {"t": T}, p0=P0, warmup=dfit.Warmup(sample_points=points))
+    without = dfit.fit(decay, Y, {"t": T}, p0=P0, warmup=False)
+    assert found.success and apart(found, without) < 1e-6
+    assert found.npasses <= without.npasses + 1
+
+
 BIG = 200_000
 LONG = np.linspace(0, 10, BIG)
 

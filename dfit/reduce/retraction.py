@@ -4,7 +4,7 @@ A pass asks for a step s, the best one if the model were its own tangent f + J s
 curved in its parameters (a valley that bends within a standard error), theta + s is a poor place for
 those predictions.  The sample knows the model as well as all of the data do: the theta whose predictions on
 it are nearest to f + J s is found in memory, and a pass is saved.  What the data say is in s alone, so the
-sample's noise has no part in it.  (Parameter-effects curvature: Bates & Watts 1980; the map is a
+sample's noise has no part in it.  Parameters that the sample does not see move as far as s says.  (Parameter-effects curvature: Bates & Watts 1980; the map is a
 retraction: Absil, Mahony & Sepulchre 2008, sec. 4.1.)
 """
 
@@ -15,13 +15,15 @@ from copy import copy
 import numpy as np
 
 from dfit.core.state import State
+from dfit.core.subproblem import NULL
 from dfit.core.trust_region import Tolerances
-from dfit.core.warm import Guards, begin
+from dfit.core.warm import Guards, Warm, begin
 from dfit.reduce.kernels import kernel_for
 from dfit.reduce.sampled import EVERYTHING, SampleSolver, leaf_at
 
 # A trial need not be exact, and a step that bends so much is better judged by a pass.
 TOLERANCE, EVALUATIONS = 0.01, 50
+MOST_OF_THE_WAY = 0.25  # of the squares that lie between theta and f + J s
 
 
 def retracted(solver: SampleSolver, state: State, guards: Guards) -> State:
@@ -35,8 +37,28 @@ def retracted(solver: SampleSolver, state: State, guards: Guards) -> State:
     line = [kernel.tangent(theta, step, leaf_at(solver.leaves, k), context) for k in range(2)]
     on_line = copy(solver)
     on_line.leaves = solver.leaves._replace(y=np.stack(line))
-    found = on_line.solve(begin(theta), EVERYTHING, guards, Tolerances(TOLERANCE), EVALUATIONS)
+    straight = on_line.solve(begin(state.trial), EVERYTHING, guards, Tolerances(), 1)
+    before = on_line.solve(begin(theta), EVERYTHING, guards, Tolerances(), 1)
+    found = on_line.solve(before, EVERYTHING, guards, Tolerances(TOLERANCE), EVALUATIONS)
     solver.evaluations = on_line.evaluations
-    if not found.state.equations.finite:
+    # Where the sample does not determine a direction, it knows nothing better than the straight step.
+    if not _cost(found) < min(_cost(straight), MOST_OF_THE_WAY * _cost(before)):
         return state
-    return state._replace(trial=found.state.theta)
+    at_theta = solver.solve(begin(theta), EVERYTHING, guards, Tolerances(), 1)
+    moved = found.state.theta + _unseen(at_theta.state.equations.root, step)
+    return state._replace(trial=np.clip(moved, guards.lower, guards.upper))
+
+
+def _unseen(root: np.ndarray, step: np.ndarray) -> np.ndarray:
+    """The part of a step (p,) that changes no prediction, from a root (p + 1, p + 1)."""
+    jacobian = root[:, :-1]
+    norms = np.linalg.norm(jacobian, axis=0)
+    norms = np.where(norms > 0, norms, 1.0)
+    _, s, vt = np.linalg.svd(jacobian / norms, full_matrices=False)
+    hidden = vt[s <= NULL * s.size * s[0]]
+    return np.asarray((hidden @ (step * norms)) @ hidden / norms)
+
+
+def _cost(at: Warm) -> float:
+    """Cost of an evaluation, infinite where it is not finite."""
+    return float(at.state.equations.cost) if at.state.equations.finite else float("inf")

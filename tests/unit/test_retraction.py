@@ -88,3 +88,17 @@ def test_a_polishing_step_is_not_touched_and_costs_nothing():
     found, state, solver = moved(valley, polishing=np.bool_(True))
     assert found is state
     assert solver.evaluations == 0
+
+
+def test_what_the_sample_does_not_see_moves_as_far_as_the_step_says():
+    def blind(x, a, b):
+        return a + 20 * a**2 * x + 0 * b
+
+    found, state, _ = moved(blind)
+    assert found.trial[1] == state.trial[1]
+    assert away(blind, found.trial) < 0.5 * away(blind, state.trial)
+
+
+def test_of_two_parameters_seen_as_one_each_moves_by_its_own_step():
+    found, state, _ = moved(lambda x, a, b: (a + 3 * b) * x)
+    np.testing.assert_allclose(found.trial, state.trial, rtol=1e-9)
