@@ -71,7 +71,6 @@ def decode(image: bytes) -> Tree:
     body = _verified(image)
     access = h5p.create(h5p.FILE_ACCESS)
     access.set_fapl_core(backing_store=False)
-    access.set_fclose_degree(h5f.CLOSE_STRONG)
     access.set_file_image(body)
     try:
         file = h5f.open(uuid4().hex.encode(), h5f.ACC_RDONLY, access)

@@ -174,6 +174,9 @@ def test_what_killed_saves_left_goes_with_the_next_one(tmp_path: Path) -> None:
     assert newest(folder) is None
     folder.save({"a": 1})
     assert os.listdir(tmp_path) == ["checkpoint-000001.h5"]
+    (tmp_path / ".unfinished-x3").write_bytes(b"")
+    assert folder.clean() == []
+    assert os.listdir(tmp_path) == ["checkpoint-000001.h5"]
 
 
 def test_temporary_names_cannot_be_foreseen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -206,6 +209,16 @@ def test_links_and_pipes_are_passed_over_and_never_opened(tmp_path: Path) -> Non
     assert newest(folder) == 4 and outside.exists()
 
 
+def test_link_put_in_place_after_the_look_is_not_followed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "outside.h5").write_bytes(encode({"a": 9}))
+    (tmp_path / "checkpoint-000001.h5").symlink_to(tmp_path / "outside.h5")
+    monkeypatch.setattr(os, "lstat", os.stat)
+    with pytest.raises(CheckpointError, match=r"checkpoint-000001\.h5 cannot be read"):
+        Folder(tmp_path).latest()
+
+
 def test_file_in_place_of_the_folder_is_refused_by_its_name(tmp_path: Path) -> None:
     (tmp_path / "run").write_text("a file")
     with pytest.raises(CheckpointError, match=r"run.* cannot be .*: (FileExists|NotADirectory)"):
@@ -234,6 +247,19 @@ def test_an_object_is_one_put_under_its_own_name(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(files, "pipe_file", watched)
     path = folder.save({"a": 1})
     assert puts == [("checkpoint-000001.h5", content(path))]
+
+
+def test_what_another_process_put_is_seen_past_a_kept_listing(monkeypatch: pytest.MonkeyPatch) -> None:
+    url = f"memory://{uuid4().hex}"
+    folder, kept = Folder(url), {}
+    files = type(folder._place._files)
+    ls = files.ls
+    monkeypatch.setattr(files, "ls", lambda self, path, **how: kept.setdefault(path, ls(self, path, **how)))
+    monkeypatch.setattr(files, "invalidate_cache", lambda self: kept.clear())
+    folder.save({"a": 1})
+    assert newest(folder) == 1
+    put(f"{url}/checkpoint-000002.h5", encode({"a": 2}))
+    assert newest(folder) == 2
 
 
 def test_any_error_of_a_store_is_one_of_checkpoints(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import struct
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -143,6 +144,10 @@ def chunked(file: h5py.File) -> None:
 
 
 def never_written(file: h5py.File) -> None:
+    file.create_dataset("a", (4,), "f8")
+
+
+def huge_and_never_written(file: h5py.File) -> None:
     file.create_dataset("a", (2**40,), "f8")
 
 
@@ -181,6 +186,10 @@ def variable_text(file: h5py.File) -> None:
     file.create_dataset("a", data="text", dtype=h5py.string_dtype())
 
 
+def several_texts(file: h5py.File) -> None:
+    file["a"] = np.array([b"one", b"two"])
+
+
 def compound(file: h5py.File) -> None:
     file["a"] = np.zeros(2, [("x", "f8"), ("y", "i4")])
 
@@ -196,7 +205,8 @@ def other_flags(file: h5py.File) -> None:
         (filtered, "filters or lies in another file"),
         (chunked, "neither contiguous nor compact"),
         (virtual, "neither contiguous nor compact"),
-        (never_written, "which the file does not hold"),
+        (never_written, "claims 32 bytes, which the file does not hold"),
+        (huge_and_never_written, "which the file does not hold"),
         (lambda file: file.__setitem__("a", h5py.SoftLink("/etc")), "a link to elsewhere"),
         (lambda file: file.__setitem__("a", h5py.ExternalLink("/etc/other.h5", "/")), "a link to elsewhere"),
         (looped, "another name of something else"),
@@ -206,6 +216,7 @@ def other_flags(file: h5py.File) -> None:
         (attribute_of_the_root, "/ has attributes"),
         (references, "/a is of the type object"),
         (variable_text, "/a is of the type object"),
+        (several_texts, "/a is of the type"),
         (compound, "/a is of the type"),
         (other_flags, "/a is of the type"),
         (lambda file: file.__setitem__("a", np.void(b"\x80\x04cos\nsystem\n.")), "/a is of the type"),
@@ -224,6 +235,27 @@ def test_file_that_dfit_would_not_write_is_refused_though_its_sum_is_right(
     with pytest.raises(CheckpointDamaged, match=complaint):
         decode(made)
     assert loaded == []
+
+
+def test_datasets_that_share_their_bytes_cannot_fill_the_memory() -> None:
+    def make(file: h5py.File) -> None:
+        file["a"] = np.zeros(1000)
+        for k in range(100):
+            file.create_dataset(f"b{k}", (1000,), "f8")  # at no address yet
+        places.append(file["a"].id.get_offset())
+
+    places: list[int] = []
+    body = crafted(make)[BLOCK:]
+    body = body.replace(struct.pack("<QQ", 2**64 - 1, 8000), struct.pack("<QQ", places[0], 8000))
+    with pytest.raises(CheckpointDamaged, match="claims 8,000 bytes, which the file does not hold"):
+        decode(sealed(body))
+
+
+def test_other_files_are_no_images(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "other.h5", "w") as file:
+        file["a"] = np.zeros(1000)
+    with pytest.raises(CheckpointDamaged, match=r"begin with b'.*HDF.*' are no checkpoint of dfit"):
+        decode((tmp_path / "other.h5").read_bytes())
 
 
 def test_bytes_that_are_no_hdf5_are_refused_though_their_sum_is_right() -> None:
