@@ -23,7 +23,7 @@ from dfit.prepare import Prepared
 from dfit.progress import Printer
 from dfit.reduce.draw import Gathering, Sample
 from dfit.reduce.evaluators import PassEvaluator
-from dfit.reduce.in_memory import SampleEvaluator, faults
+from dfit.reduce.in_memory import SampleEvaluator, faults, refuse_faults
 from dfit.reduce.retraction import retracted
 from dfit.reduce.sampled import SampleSolver, require_traced
 from dfit.settings import Settings
@@ -164,6 +164,8 @@ class Passes:
         if sample.complete:
             self._refuse_what_passes_refuse(at_start)
         else:
+            if self._settings.max_passes == 0:
+                refuse_faults(faults(at_start, prepared.domain.skipna), sample.y.size)
             self._retract = partial(retracted, solver, guards=self._guards)
             if not at_start.state.equations.finite:
                 raise DataError(solver.not_finite(self._p0, list(prepared.domain.coords)))

@@ -76,6 +76,17 @@ def test_only_the_chunks_of_the_sample_are_read_for_its_answer() -> None:
     assert found.warmup.chunks == 200
 
 
+@pytest.mark.parametrize("sample", [SAMPLE, dfit.Warmup()])
+def test_values_that_no_fit_can_use_are_refused_without_a_pass_too(sample: dfit.Warmup) -> None:
+    every = np.arange(N) % 50 == 0
+    options = {"p0": P0, "warmup": sample, "max_passes": 0}
+    with pytest.raises(dfit.DataError, match=r"y is infinite at \d+ .* type: where=np.isfinite\(y\)"):
+        dfit.fit(decay, Reads().array(np.where(every, np.inf, Y)), "t", **options)
+    sigma = da.from_array(np.where(every, 0.0, 1.0), chunks=CHUNK)
+    with pytest.raises(dfit.DataError, match=r"sigma is zero or negative at \d+ .* type: where=sigma > 0"):
+        dfit.fit(decay, Reads().array(), "t", sigma=sigma, **options)
+
+
 # Groups.
 
 

@@ -183,10 +183,13 @@ class PassEvaluator:
                 f"the model or its derivative is not finite at the start in {place}. Type a p0 where it is, "
                 "bounds that keep it there, or where= to leave such points out"
             )
-        left_out = "where=sigma > 0" if "sigma" in what else "where=np.isfinite(y) (and of the coordinates)"
-        if what in MISSING:
-            left_out = "skipna=True"
-        raise DataError(f"{what} at {count} or more points in {place}. To leave them out type: {left_out}")
+        raise DataError(f"{what} at {count} or more points in {place}. {remedy(what)}")
+
+
+def remedy(what: str) -> str:
+    """What to type against values that no fit can use."""
+    left_out = "where=sigma > 0" if "sigma" in what else "where=np.isfinite(y) (and of the coordinates)"
+    return f"To leave them out type: {'skipna=True' if what in MISSING else left_out}"
 
 
 def drops(survey: Sums) -> dict[str, int]:

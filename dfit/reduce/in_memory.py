@@ -10,7 +10,8 @@ import numpy as np
 from dfit.core.state import State, Status, Tolerances
 from dfit.core.sums import DROPS, FAULTS, MISSING, Sums, combine
 from dfit.core.warm import Guards, Warm, begin
-from dfit.reduce.evaluators import PassEvaluator, require_points
+from dfit.errors import DataError
+from dfit.reduce.evaluators import PassEvaluator, remedy, require_points
 from dfit.reduce.kernels import as_sums, kernel_for
 from dfit.reduce.sampled import EVERYTHING, SampleSolver, leaf_at, sums_of
 from dfit.reduce.task import group_sums
@@ -68,7 +69,13 @@ class SampleEvaluator:
         return combine(sums[0], sums[1], form)
 
 
-def faults(warm: Warm, skipna: bool) -> bool:
-    """Whether values that no fit can use are among the points evaluated last."""
+def faults(warm: Warm, skipna: bool) -> dict[str, int]:
+    """Values that no fit can use among the points evaluated last: how many of each kind there are."""
     found = dict(zip(DROPS + FAULTS, np.sum(warm.fields["counts"], axis=0), strict=True))
-    return any(found[name] for name in (FAULTS if skipna else (*MISSING, *FAULTS)))
+    return {name: int(found[name]) for name in (FAULTS if skipna else (*MISSING, *FAULTS)) if found[name]}
+
+
+def refuse_faults(found: dict[str, int], points: int) -> None:
+    """Refuse them where no pass will name their place; ``points`` of the sample."""
+    for what, count in found.items():
+        raise DataError(f"{what} at {count} of {points} points of the sample. {remedy(what)}")

@@ -4,18 +4,18 @@ A pass asks for a step s, the best one if the model were its own tangent f + J s
 curved in its parameters (a valley that bends within a standard error), theta + s is a poor place for
 those predictions.  The sample knows the model as well as all of the data do: the theta whose predictions on
 it are nearest to f + J s is found in memory, and a pass is saved.  What the data say is in s alone, so the
-sample's noise has no part in it.  Parameters that the sample does not see move as far as s says.  (Parameter-effects curvature: Bates & Watts 1980; the map is a
+sample's noise has no part in it.  (Parameter-effects curvature: Bates & Watts 1980; the map is a
 retraction: Absil, Mahony & Sepulchre 2008, sec. 4.1.)
 """
 
 from __future__ import annotations
 
 from copy import copy
+from typing import Any
 
 import numpy as np
 
 from dfit.core.state import State
-from dfit.core.subproblem import NULL
 from dfit.core.trust_region import Tolerances
 from dfit.core.warm import Guards, Warm, begin
 from dfit.reduce.kernels import kernel_for
@@ -23,6 +23,7 @@ from dfit.reduce.sampled import EVERYTHING, SampleSolver, leaf_at
 
 # A trial need not be exact, and a step that bends so much is better judged by a pass.
 TOLERANCE, EVALUATIONS = 0.01, 50
+MOST_BEND = 0.5  # of the step
 MOST_OF_THE_WAY = 0.25  # of the squares that lie between theta and f + J s
 
 
@@ -41,22 +42,12 @@ def retracted(solver: SampleSolver, state: State, guards: Guards) -> State:
     before = on_line.solve(begin(theta), EVERYTHING, guards, Tolerances(), 1)
     found = on_line.solve(before, EVERYTHING, guards, Tolerances(TOLERANCE), EVALUATIONS)
     solver.evaluations = on_line.evaluations
-    # Where the sample does not determine a direction, it knows nothing better than the straight step.
-    if not _cost(found) < min(_cost(straight), MOST_OF_THE_WAY * _cost(before)):
+    # Where the sample does not determine a direction, it knows nothing better than the straight step; how
+    # far the trial may bend is measured in the scaling of all the data, which do.
+    bend, length = (np.linalg.norm(state.scaling * way) for way in (found.state.theta - state.trial, step))
+    if bend > MOST_BEND * length or not _cost(found) < min(_cost(straight), MOST_OF_THE_WAY * _cost(before)):
         return state
-    at_theta = solver.solve(begin(theta), EVERYTHING, guards, Tolerances(), 1)
-    moved = found.state.theta + _unseen(at_theta.state.equations.root, step)
-    return state._replace(trial=np.clip(moved, guards.lower, guards.upper))
-
-
-def _unseen(root: np.ndarray, step: np.ndarray) -> np.ndarray:
-    """The part of a step (p,) that changes no prediction, from a root (p + 1, p + 1)."""
-    jacobian = root[:, :-1]
-    norms = np.linalg.norm(jacobian, axis=0)
-    norms = np.where(norms > 0, norms, 1.0)
-    _, s, vt = np.linalg.svd(jacobian / norms, full_matrices=False)
-    hidden = vt[s <= NULL * s.size * s[0]]
-    return np.asarray((hidden @ (step * norms)) @ hidden / norms)
+    return state._replace(trial=found.state.theta)
 
 
 def _cost(at: Warm) -> float:
