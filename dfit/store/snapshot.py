@@ -108,7 +108,7 @@ class Snapshot:
             "survey": None if self.survey is None else _stacked([self.survey]),
             "last": None if self.last is None else _stacked([self.last]),
             "account": dict(self.account),
-            "history": _columns(self.history),
+            "history": _table(self.history),
         }
 
     @classmethod
@@ -124,7 +124,7 @@ class Snapshot:
         """
         try:
             return cls(**_fields(_current(dict(tree))))
-        except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+        except (LookupError, TypeError, ValueError, AttributeError, RecursionError) as error:
             raise CheckpointDamaged(f"it holds no state of a fit: {type(error).__name__}: {error}") from error
 
 
@@ -214,14 +214,17 @@ def _unstacked(tree: Tree) -> list[Sums]:
     return [Sums(*values) for values in zip(*(columns[name] for name in Sums._fields), strict=True)]
 
 
-def _columns(rows: tuple[dict[str, float], ...]) -> Tree:
-    """Rows as one array a name; names need not be identifiers, so they stand apart."""
-    names = list(rows[0]) if rows else []
-    arrays = {f"column_{k}": np.array([row[name] for row in rows]) for k, name in enumerate(names)}
-    return {"names": json.dumps(names), **arrays}
+def _table(rows: tuple[dict[str, float], ...]) -> Tree:
+    """Rows as one array for all names of a type; names need not be identifiers, so they stand apart."""
+    columns = {name: np.array([row[name] for row in rows]) for name in (rows[0] if rows else ())}
+    kinds = [str(column.dtype) for column in columns.values()]
+    stacks = {
+        kind: np.stack([column for column in columns.values() if column.dtype == kind]) for kind in set(kinds)
+    }
+    return {"names": json.dumps(list(columns)), "kinds": json.dumps(kinds), **stacks}
 
 
 def _rows(tree: Tree) -> tuple[dict[str, float], ...]:
-    names = json.loads(tree["names"])
-    columns = [tree[f"column_{k}"].tolist() for k in range(len(names))]
+    names, kinds = json.loads(tree["names"]), json.loads(tree["kinds"])
+    columns = [tree[kind][kinds[:k].count(kind)].tolist() for k, kind in enumerate(kinds)]
     return tuple(dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields, is_dataclass, replace
+from dataclasses import fields, is_dataclass
 from typing import Any
 
 import numpy as np
@@ -177,7 +177,8 @@ def without(name: str) -> dict[str, Any]:
         whole().to_tree() | {"names": 3},
         whole(p0=np.zeros(4)).to_tree(),
         whole(state=state(second=None)._replace(trial=np.zeros(3))).to_tree(),
-        replace(whole(), history=({"a": 1},)).to_tree() | {"history": {"names": '["a", "b"]'}},
+        whole().to_tree() | {"history": {"names": '["a"]', "kinds": '["bool"]'}},
+        whole().to_tree() | {"history": {"names": "[]", "kinds": '["bool"]', "bool": np.zeros((0, 3), bool)}},
     ],
 )
 def test_tree_that_is_no_snapshot_is_called_damaged(tree: dict[str, Any]) -> None:
