@@ -107,6 +107,14 @@ def test_an_answer_at_which_the_model_is_not_finite_elsewhere_sends_the_fit_back
     assert found.best_values["b"] >= 10
 
 
+def test_where_neither_the_answer_nor_p0_will_do_the_place_is_named() -> None:
+    y = 2 * np.sqrt(9.97 - np.minimum(LONG, 9.96)) + np.random.default_rng(1).normal(0, 0.02, BIG)
+    with pytest.raises(dfit.DataError, match=r"not finite at the start in .*i\[\d+:200000\]"):
+        dfit.fit(
+            edge, Reads().array(y, LONG, 1000), "t", p0=[1, 9.9999], warmup=dfit.Warmup(sample_points=3000)
+        )
+
+
 def test_a_model_that_is_not_finite_at_p0_is_refused_with_how_many_points_and_where() -> None:
     with pytest.raises(dfit.DataError, match=r"not finite at the start at 100 of 1000 points .*t = 9\.0"):
         dfit.fit(edge, Reads().array(), "t", p0=[1, 9.0], warmup=SAMPLE)

@@ -158,8 +158,8 @@ class PassEvaluator:
             self.account.add(report)
             if collect is not None:
                 collect.add(report.drawn)
-            trouble = [t for t in report.trouble if at_p0 or t[0] != "not finite"]
-            if first and trouble:
+            trouble = [t for t in report.trouble if (at_p0 if t[0] == "not finite" else first)]
+            if trouble:
                 self._refuse(report.partition, trouble[0])
             self._on_task(TaskDone(number, finished, len(self._partitions)))
 
