@@ -113,7 +113,8 @@ def fit(
     ftol, xtol, gtol : float, optional
         MINPACK's tests, beside `tol` where given.
     max_passes, time_limit : int, float (seconds), optional
-        Where to stop with the best point and ``success=False``.
+        Where to stop with the best point and ``success=False``, looked at after each pass; a warm-up is
+        not interrupted.
     time_unit, time_origin : str, date, optional
         How times become numbers: in "s", "h", ... since the origin (default: the first value).
     retries : int

@@ -69,19 +69,18 @@ def finish(
 def _phases(
     passes: Passes, clock: Clock, solved_after: int, why: str, about_covariance: str
 ) -> tuple[Phase, ...]:
-    """The stages in their order; ``solved_after`` passes the solver had ended."""
-    account = passes.evaluator.account
-    facts = {
-        "preparation": (0, 0, "model, partitions and what the workers need"),
-        "gauss_newton": (solved_after, solved_after, why),
-        "covariance": (0, account.passes - solved_after, about_covariance),
-    }
+    """The stages in their order, also those that a fit did not reach; ``solved_after`` passes the solver had ended."""
+    facts = {"preparation": (0, 0, "model, partitions and what the workers need")}
+    if passes.warms_up:
+        facts |= dict.fromkeys(("sample", "normalization", "warmup"), (0, 0, "not reached"))
     if passes.warmed is not None:
         report = passes.warmed.report
         facts["sample"] = (0, 0, report.sample)
         facts["normalization"] = (1, 0, f"unit: {report.normalization}")
         facts["warmup"] = (report.evaluations - 1, 0, report.reason)
-    return tuple(Phase(name, seconds, *facts[name]) for name, seconds in clock.seconds.items())
+    facts["gauss_newton"] = (solved_after, solved_after, why)
+    facts["covariance"] = (0, passes.evaluator.account.passes - solved_after, about_covariance)
+    return tuple(Phase(name, clock.seconds.get(name, 0.0), *fact) for name, fact in facts.items())
 
 
 def _run(prepared: Prepared, passes: Passes, elapsed_s: float) -> Run:

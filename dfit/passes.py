@@ -42,7 +42,8 @@ class Passes:
     Attributes
     ----------
     evaluator : what has evaluated the last state: the passes, or the sample alone.
-    warmed : what the warm-up left behind, None without one.
+    warms_up : whether a warm-up was asked for.
+    warmed : what it left behind, None without one.
     """
 
     def __init__(
@@ -55,6 +56,7 @@ class Passes:
         self._clock = clock
         self._passes = prepared.evaluator
         self.evaluator: PassEvaluator | SampleEvaluator = prepared.evaluator
+        self.warms_up = warmup is not None
         self.warmed: Warmed | None = None
         self._retract: Callable[[State], State] | None = None
         p = prepared.parameters
@@ -78,6 +80,7 @@ class Passes:
             gathering = Gathering(plan)
             collecting = partial(self._passes, collect=gathering)
             at_p0 = next(iterate(collecting, start(self._p0), *self._box, self._tolerances))
+            self._clock.ended("gauss_newton")
             yield at_p0
             sample = gathering.sample()
         else:
@@ -86,7 +89,7 @@ class Passes:
         warmed = self._warm_up(sample, self._warmup)
         if self._settings.max_passes == 0:
             in_memory = self._in_memory()
-            in_memory.adopt(warmed.warm)
+            in_memory.adopt(in_memory.solver.at(np.asarray(warmed.state.theta), self._guards))
             yield warmed.warm.state
         elif sample.complete:
             in_memory = self._in_memory()
@@ -120,6 +123,7 @@ class Passes:
             yield state
             yield from states
             return
+        self._retract = None  # a sample that is not like the data has nothing to say of the steps
         at_sample = state._replace(second=None)
         if verdict.decision == Decision.BACK:
             if at_p0 is None:
@@ -141,7 +145,8 @@ class Passes:
         # The only pass is better spent where the sample leads than on collecting it.
         reads_again = self._passes.runner.reads_again and self._settings.max_passes > 1
         groups = self._groups(warmup)
-        return plan_sample(self._prepared.partitions, warmup.points, warmup.seed, groups, reads_again)
+        prepared, skipna = self._prepared, self._prepared.domain.skipna
+        return plan_sample(prepared.partitions, warmup.points, warmup.seed, groups, reads_again, skipna)
 
     def _groups(self, warmup: Warmup) -> Source | None:
         domain = self._prepared.domain

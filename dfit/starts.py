@@ -133,17 +133,18 @@ def needs_more(guards: Guards, at_start: Warm, first: Warm, aborted: bool) -> st
     aborted : whether layer 3 gave the warm-up up.
     """
     hard, wide = condition(at_start.state.equations.root), bool(_wide(guards).any())
-    if hard <= HARD and not wide:
-        return None
-    undetermined = condition(first.state.equations.root) > UNDETERMINED
     ends = {
-        "was given up": aborted,
-        "reached its ceiling": first.state.status == Status.RUNNING,
         "found no step that decreases the cost": first.state.status == Status.STALLED,
-        "ended where the sample does not determine the parameters": undetermined,
+        "ended where the sample does not determine the parameters": (
+            condition(first.state.equations.root) > UNDETERMINED
+        ),
     }
-    why = f"bounds span a factor of more than {WIDE:g}" if wide else f"p0 is ill-conditioned ({hard:.1g})"
-    return next((f"{why}, and the warm-up {end}" for end, true in ends.items() if true), None)
+    if hard > HARD or wide:
+        ends["was given up"] = aborted
+        ends["reached its ceiling"] = first.state.status == Status.RUNNING
+    why = f"p0 is ill-conditioned ({hard:.1g}), and " if hard > HARD else ""
+    why = f"bounds span a factor of more than {WIDE:g}, and " if wide else why
+    return next((f"{why}the warm-up {end}" for end, true in ends.items() if true), None)
 
 
 def more_starts(
@@ -248,5 +249,5 @@ def _by_cmaes(
         search.tell(list(zip(asked, np.argsort(np.argsort(costs)).tolist(), strict=True)))
         if np.ptp(asked, axis=0).max() < SETTLED:
             break
-    spread = np.unique(np.linspace(0, len(best) - 1, count - 1).round().astype(int))
+    spread = np.unique(np.linspace(len(best) - 1, 0, count - 1).round().astype(int))
     return np.array(best)[spread]

@@ -102,7 +102,7 @@ class Clock:
     def ended(self, stage: str) -> None:
         """The stage has ended, and the next begins."""
         now = time.monotonic()
-        self.seconds[stage] = now - self._last
+        self.seconds[stage] = self.seconds.get(stage, 0.0) + now - self._last
         self._last = now
 
 

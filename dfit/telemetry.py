@@ -11,7 +11,7 @@ from collections import deque
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from dfit.warmup import WarmupReport
+    from dfit.warm_report import WarmupReport
 
 EVENTS_KEPT = 256
 
@@ -52,7 +52,7 @@ def counts_of(report: WarmupReport) -> Counts:
     """What one warm-up adds to the counts."""
     return Counts(
         warmup_calls=1,
-        layer1_triggers=int(report.skipped is not None),
+        layer1_triggers=int(report.skipped is not None and report.usable),
         layer2_refinement=int(report.mode == "refinement"),
         layer2_careful=int(report.mode == "careful"),
         layer2_exploration=int(report.mode == "exploration"),

@@ -23,7 +23,8 @@ class WarmupReport:
     normalization, unit : which unit each parameter had, and its size (p,).
     relative_loss : loss at p0 as a part of the variance of y.
     errors_away : largest Gauss-Newton step at p0, in the sample's standard errors.
-    skipped : layer 1, why the warm-up was skipped; None where it ran.
+    skipped : layer 1, why the guarded search was skipped; None where it ran.
+    usable : whether the sample had points enough; nothing was done where it had not.
     mode : layer 2, "refinement", "careful" or "exploration"; None where it did not judge.
     guarded : layer 3, whether the cost of the points held out ended the warm-up.
     clips : layer 4, how many steps were clipped.
@@ -56,6 +57,7 @@ class WarmupReport:
     evaluations: int
     reason: str
     hand_over: str | None = None
+    usable: bool = True
     lbfgs_history_fill: int = 0
     lbfgs_line_search_failures: int = 0
     starts: tuple[Start, ...] = ()
@@ -64,7 +66,8 @@ class WarmupReport:
     def sentence(self) -> str:
         """What came of it, in words."""
         if self.skipped is not None:
-            return f"warm-up skipped: {self.skipped}"
+            more = f"; {self.evaluations} evaluations on the sample" if self.evaluations > 1 else ""
+            return f"warm-up skipped: {self.skipped}{more}"
         mode = "" if self.mode is None else f"{self.mode}, "
         fallen = f"sum of squares {2 * self.cost_at_start:.7g} to {2 * self.cost:.7g} in float64"
         return f"warm-up: {mode}{self.evaluations} evaluations, {fallen}; {self.reason}"

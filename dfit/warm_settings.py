@@ -37,7 +37,8 @@ class Warmup:
     method : {"lm", "lbfgs"}
         Levenberg-Marquardt, or L-BFGS before it.
     iterations : int
-        Ceiling of evaluations on the sample; the stopping test is `tolerance`.
+        Ceiling of evaluations on the sample from p0; the stopping test is `tolerance`. Further starts
+        have a ceiling of their own.
     tolerance : float
         The warm-up ends when a Gauss-Newton step is below this part of the sample's standard errors.
     warm_start_threshold : float, optional
@@ -82,14 +83,15 @@ class Warmup:
                 continue
             if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
                 raise InputError(f"{name} is {value!r}; expected an integer of at least {least}")
-        for name in _POSITIVE:
+        for name, most in _MOST.items():
             value = getattr(self, name)
             if value is None and name != "tolerance":
                 continue
             number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
-            if not (number and 0 < value < np.inf):
+            if not (number and 0 < value <= most and np.isfinite(value)):
+                limit = "" if most == np.inf else f" of at most {most:g}"
                 off = "" if name == "tolerance" else ", or None to turn the layer off"
-                raise InputError(f"{name} is {value!r}; expected a positive number{off}")
+                raise InputError(f"{name} is {value!r}; expected a positive number{limit}{off}")
         if not isinstance(self.groups, str | None):
             raise InputError(f"groups is {self.groups!r}; expected the name of a coordinate, or None")
         for name, known in (
@@ -170,14 +172,14 @@ class Warmup:
         return cls(tolerance=0.001)
 
 
-_POSITIVE = (
-    "tolerance",
-    "warm_start_threshold",
-    "radius_refinement",
-    "radius_careful",
-    "cost_increase_tolerance",
-    "max_step",
-)
+_MOST = {  # what a positive setting may be
+    "tolerance": 1.0,
+    "warm_start_threshold": 1.0,
+    "radius_refinement": 1.0,
+    "radius_careful": 1.0,
+    "cost_increase_tolerance": 10.0,
+    "max_step": np.inf,
+}
 PRESETS = {
     "default": Warmup,
     "strict": Warmup.strict,

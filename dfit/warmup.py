@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -119,7 +119,7 @@ def _guarded(
 def look_at(solver: SampleSolver, parameters: Parameters) -> Warm:
     """The sample evaluated at p0, all of its points."""
     theta0 = parameters.init[list(parameters.varying)]
-    return solver.solve(begin(theta0), EVERYTHING, box_of(parameters), Tolerances(), 1)
+    return solver.at(theta0, box_of(parameters))
 
 
 def box_of(parameters: Parameters) -> Guards:
@@ -142,7 +142,7 @@ def _unusable(solver: SampleSolver, settings: Warmup, at_start: Warm) -> Warmed:
     unit = np.ones_like(np.asarray(at_start.state.theta))
     found = _Found(None, None, at_start, None)
     report = _report(solver, settings, look, at_start, found, unit, settings.tolerance)
-    return Warmed(start(at_start.state.theta), at_start, report)
+    return Warmed(start(at_start.state.theta), at_start, replace(report, usable=False))
 
 
 class _Look(NamedTuple):
@@ -181,7 +181,7 @@ def _search(
 def _fit_all(solver: SampleSolver, fitted: Warm, guards: Guards, settings: Warmup, enough: float) -> Warm:
     """All of the sample, from where the fit ended; from its best point, and only there, if it was given up."""
     if fitted.aborted:
-        return solver.solve(begin(fitted.best), EVERYTHING, guards, Tolerances(), 1)
+        return solver.at(np.asarray(fitted.best), guards)
     left = max(settings.iterations - solver.evaluations, 1)
     return solver.solve(begin(fitted.state.theta), EVERYTHING, guards, Tolerances(enough), left)
 
@@ -218,14 +218,13 @@ def _second_order(solver: SampleSolver, whole: Warm, guards: Guards) -> Curvatur
     if whole.state.status not in (Status.OFFSET, Status.ROUNDING):
         return None
 
-    def look(at: np.ndarray) -> Warm:
-        return solver.solve(begin(at), EVERYTHING, guards, Tolerances(), 1)
-
     def gradients(at: np.ndarray) -> tuple[np.ndarray, bool]:
-        fields = look(at).fields
+        if (at < guards.lower).any() or (at > guards.upper).any():
+            return np.zeros((2, at.size)), False  # the model need not exist beyond its bounds
+        fields = solver.at(at, guards).fields
         return gradient(fields["matrix"]), bool(np.isfinite(fields["matrix"]).all())
 
-    fields = look(theta).fields
+    fields = solver.at(theta, guards).fields
     free = (theta > guards.lower) & (theta < guards.upper)
     psi2 = float(whole.state.equations.psi2)
     return second_order(gradients, theta, fields["matrix"], psi2, fields["count"], free)
@@ -261,6 +260,8 @@ def _report(
 ) -> WarmupReport:
     sample, (fitted, descent, whole, more) = solver.sample, found
     reason = look.skipped or _reason(fitted, whole, settings, enough)
+    if fitted is not None and whole is at_start:
+        reason = "the search has found no lower cost than that of p0"
     return WarmupReport(
         sample=sample.reason,
         complete=sample.complete,

@@ -74,7 +74,7 @@ CHANGES: dict[str, tuple[dict[str, Any], dict[str, Any], tuple[str, ...]]] = {
     "method": ({}, {"method": "lbfgs"}, ("evaluations", "clips")),
     "iterations": ({}, {"iterations": 4}, ("theta", "reason")),
     "tolerance": ({}, {"tolerance": 1e-9}, ("theta", "evaluations")),
-    "warm_start_threshold": ({"p0": CAREFUL}, {"warm_start_threshold": 2.0}, ("skipped", "mode")),
+    "warm_start_threshold": ({"p0": CAREFUL}, {"warm_start_threshold": 1.0}, ("skipped", "mode")),
     "layer 1 off": ({"p0": NEAR}, {"warm_start_threshold": None}, ("skipped", "mode")),
     "radius_refinement": (
         {"p0": NEAR, "warm_start_threshold": 1e-9},

@@ -15,8 +15,7 @@ import numpy as np
 from dfit.core.state import State
 from dfit.core.subproblem import EPS, NULL, norm, one_if_zero
 
-# Of the data's variance, at the start: the modes of layer 2, from a good start to a poor one.
-MODES = ("refinement", "careful", "exploration")
+# Of the data's variance, at the start: where layer 2 is careful, and where it explores.
 CAREFUL_FROM, EXPLORE_FROM = 0.1, 1.0
 # Starts within one standard error are recognised and those beyond ten are not: between them in proportion.
 NEAR = float(np.sqrt(10.0))

@@ -12,6 +12,7 @@ from dfit.core.state import State
 
 # In the sample's standard errors, of which one is expected; groups and chunks of data make it several.
 AGREES = 10.0
+NOISE = 5.0  # standard errors by which the cost of a sample may be below that of the data by chance
 # Cost of a point, over that of a point of the sample at its own answer: beyond this the sample has not seen
 # most of what there is to fit, and p0 may be the better place.
 ALIKE = 2.0
@@ -51,7 +52,11 @@ def hand_over(state: State, sample: Equations, cost_at_start: float) -> HandOver
         return HandOver(Decision.BACK, "the model is not finite at the sample's answer: p0 is tried")
     away = float(state.offset) * np.sqrt(sample.count / at.count)
     step = f"all data ask for a step of {away:.2g} of the sample's standard errors"
-    if at.cost / at.count > cost_at_start / sample.count:
+    if not np.isfinite(away):
+        return HandOver(
+            Decision.GO_ON, "all data leave no error to measure a step by, and do not judge the sample"
+        )
+    if at.cost / at.count > (1 + NOISE * np.sqrt(2 / sample.count)) * cost_at_start / sample.count:
         return HandOver(Decision.BACK, f"{step}, and their cost is above the sample's at p0: p0 is tried")
     if away > AGREES and at.cost / at.count > ALIKE * sample.cost / sample.count:
         return HandOver(Decision.BACK, f"{step}: the sample is not like the data at all; p0 is tried")

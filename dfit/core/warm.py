@@ -101,6 +101,7 @@ def advance(warm: Warm, fields: Fields, fit: jax.Array, guards: Guards, toleranc
     better = here & (held <= warm.lowest)
     aborted = here & risen(held, warm.lowest, guards.rise) & (warm.state.evaluations > 0)
     state, clipped = clip(state, guards.unit, guards.max_step)
+    state = state._replace(trial=jnp.clip(state.trial, guards.lower, guards.upper))  # a rounding beyond
     return Warm(
         state,
         fields,

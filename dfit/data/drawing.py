@@ -41,6 +41,7 @@ class Share:
     partition, chunk : where it is found.
     points : how many are drawn, if as many are usable.
     complete : all points are taken instead, missing ones too.
+    skipna : NaN is passed over; otherwise it is drawn, so that it is found.
     """
 
     number: int
@@ -50,6 +51,7 @@ class Share:
     seed: int
     complete: bool
     groups: Groups | None = None
+    skipna: bool = True
 
 
 @dataclass(frozen=True)
@@ -94,11 +96,15 @@ def _chosen(
         where = _systematic(_rng(share), np.array([size]), np.array([share.points]))
         # Where nothing is missing, as mostly, the whole chunk need not be looked through.
         if np.all(
-            _usable([_at(a, along, shape, where) for a, along in zip(arrays, axes, strict=True)], roles)
+            _usable(
+                [_at(a, along, shape, where) for a, along in zip(arrays, axes, strict=True)],
+                roles,
+                share.skipna,
+            )
         ):
             return where
     views = [spread(a, along, shape) for a, along in zip(arrays, axes, strict=True)]
-    there = np.flatnonzero(np.broadcast_to(_usable(views, roles), shape))
+    there = np.flatnonzero(np.broadcast_to(_usable(views, roles, share.skipna), shape))
     if share.groups is None:
         wanted = min(share.points, there.size)
         return there[_systematic(_rng(share), np.array([there.size]), np.array([wanted]))]
@@ -131,13 +137,13 @@ def _at(array: np.ndarray, axes: Sequence[int], shape: tuple[int, ...], where: n
     return np.broadcast_to(array[tuple(index[axis] for axis in axes)], where.shape)
 
 
-def _usable(arrays: Sequence[np.ndarray], roles: Sequence[str]) -> np.ndarray:
+def _usable(arrays: Sequence[np.ndarray], roles: Sequence[str], skipna: bool) -> np.ndarray:
     """Whether a point counts: the kernel's rules, faults left to it."""
     usable: np.ndarray = np.array(True)
     for role, array in zip(roles, arrays, strict=True):
         if role == "where":
             usable = usable & array
-        elif array.dtype.kind in "fc":
+        elif skipna and array.dtype.kind in "fc":
             usable = usable & ~np.isnan(array)
         if role == "sigma":
             usable = usable & (array != np.inf)

@@ -73,6 +73,7 @@ def plan_sample(
     seed: int,
     groups: Source | None = None,
     reads_again: bool = False,
+    skipna: bool = True,
 ) -> SamplePlan:
     """Plan of a sample of about ``wanted`` points, the same for any partitions of the same chunks.
 
@@ -81,6 +82,7 @@ def plan_sample(
     groups : group numbers of the points, in memory. Every group gets points, even if these are more
         than were wanted.
     reads_again : whether a pass reads again what the sample has read.
+    skipna : whether NaN is passed over.
     """
     places = [(p.index, k, chunk) for p in partitions for k, chunk in enumerate(p.chunks)]
     chunks = [chunk for _, _, chunk in places]
@@ -89,7 +91,7 @@ def plan_sample(
     complete = total <= wanted
     points = sizes if complete else _points(chunks, sizes, wanted, seed, groups)
     shares = [
-        Share(number, *places[number][:2], int(points[number]), seed, complete)
+        Share(number, *places[number][:2], int(points[number]), seed, complete, skipna=skipna)
         for number in np.flatnonzero(points).tolist()
     ]
     if groups is not None:

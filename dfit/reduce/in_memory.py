@@ -22,7 +22,7 @@ class SampleEvaluator:
 
     Attributes
     ----------
-    solver : SampleSolver
+    solver : SampleSolver, its points in the order of the data
     account : shared with the passes of the fit.
     survey, last : Sums where the solve stands.
     form : the sample is reduced to triangles.
@@ -31,7 +31,7 @@ class SampleEvaluator:
     form = "triangle"
 
     def __init__(self, passes: PassEvaluator, solver: SampleSolver) -> None:
-        self.solver = solver
+        self.solver = solver.in_order()  # neighbouring residuals are compared, too
         self.account = passes.account
         self.survey: Sums | None = None
 
@@ -53,7 +53,9 @@ class SampleEvaluator:
 
     def adopt(self, warm: Warm) -> None:
         """Take what the last evaluation left behind as the sums of the fit."""
-        self.survey = sums_of(warm.fields)
+        sums = sums_of(warm.fields)
+        # Points of a part of the data have no neighbours among them.
+        self.survey = sums if self.solver.sample.complete else sums._replace(lag=np.zeros(2))
         require_points(self.survey, warm.state.theta.size)
 
     def reduce(self, theta: np.ndarray, form: str, basis: np.ndarray | None = None) -> Sums:

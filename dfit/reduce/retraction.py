@@ -11,13 +11,12 @@ retraction: Absil, Mahony & Sepulchre 2008, sec. 4.1.)
 from __future__ import annotations
 
 from copy import copy
-from typing import Any
 
 import numpy as np
 
 from dfit.core.state import State
 from dfit.core.trust_region import Tolerances
-from dfit.core.warm import Guards, Warm, begin
+from dfit.core.warm import Guards, Warm
 from dfit.reduce.kernels import kernel_for
 from dfit.reduce.sampled import EVERYTHING, SampleSolver, leaf_at
 
@@ -38,8 +37,8 @@ def retracted(solver: SampleSolver, state: State, guards: Guards) -> State:
     line = [kernel.tangent(theta, step, leaf_at(solver.leaves, k), context) for k in range(2)]
     on_line = copy(solver)
     on_line.leaves = solver.leaves._replace(y=np.stack(line))
-    straight = on_line.solve(begin(state.trial), EVERYTHING, guards, Tolerances(), 1)
-    before = on_line.solve(begin(theta), EVERYTHING, guards, Tolerances(), 1)
+    straight = on_line.at(np.asarray(state.trial), guards)
+    before = on_line.at(theta, guards)
     found = on_line.solve(before, EVERYTHING, guards, Tolerances(TOLERANCE), EVALUATIONS)
     solver.evaluations = on_line.evaluations
     # Where the sample does not determine a direction, it knows nothing better than the straight step; how

@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,7 @@ from dfit.core.kernel import Leaf, Scalars
 from dfit.core.lbfgs import Descent, descend, require_optax
 from dfit.core.sums import Sums, combine
 from dfit.core.trust_region import Tolerances
-from dfit.core.warm import Fields, Guards, Warm, advance, run, unfinished
+from dfit.core.warm import Fields, Guards, Warm, advance, begin, run, unfinished
 from dfit.data.leaves import empty_aligned
 from dfit.data.plan import SMALLEST_LEAF
 from dfit.errors import InputError
@@ -94,6 +95,16 @@ class SampleSolver:
             out = self._on_host(warm, fit, guards, limits, limit)
         self.evaluations += int(np.sum(out.state.evaluations) - before)
         return out
+
+    def in_order(self) -> SampleSolver:
+        """The same sample with its points in the order of the data, none held out."""
+        ordered = copy(self)
+        ordered.leaves, ordered.codes = leaves_of_sample(self.sample, in_order=True)
+        return ordered
+
+    def at(self, theta: np.ndarray, guards: Guards) -> Warm:
+        """One evaluation, at theta (p,), of all of the sample."""
+        return self.solve(begin(theta), EVERYTHING, guards, Tolerances(), 1)
 
     def descend(
         self, warm: Warm, fit: np.ndarray, guards: Guards, tolerances: Tolerances, limit: int
@@ -183,22 +194,24 @@ def leaf_at(leaves: Leaf, k: int) -> Leaf:
     return jax.tree.map(lambda a: a[k], leaves)
 
 
-def leaves_of_sample(sample: Sample) -> tuple[Leaf, Sequence[Any]]:
+def leaves_of_sample(sample: Sample, in_order: bool = False) -> tuple[Leaf, Sequence[Any]]:
     """The points fitted and the points held out, padded to the power of two that holds the more.
 
-    Beside them their group numbers (2, S), or (None, None).
+    ``in_order`` puts the points of both into the same two leaves in the order of the data.  Beside them
+    are their group numbers (2, S), or (None, None).
     """
-    parts = [~sample.held, sample.held]
-    counts = [int(part.sum()) for part in parts]
-    size = max(SMALLEST_LEAF, 1 << (max(counts) - 1).bit_length())
+    parts = [np.flatnonzero(~sample.held), np.flatnonzero(sample.held)]
+    size = max(SMALLEST_LEAF, 1 << (max(part.size for part in parts) - 1).bit_length())
+    if in_order:
+        parts = [np.arange(min(sample.y.size, size)), np.arange(size, sample.y.size)]
 
     def stacked(values: Any) -> Any:
         if values is None:
             return None
         out = empty_aligned(2 * size, values.dtype).reshape(2, size)
-        for row, part, n in zip(out, parts, counts, strict=True):
-            row[:n] = values[part]
-            row[n:] = values[0] if values.size else 0  # what is beyond n is never counted
+        for row, part in zip(out, parts, strict=True):
+            row[: part.size] = values[part]
+            row[part.size :] = values[0] if values.size else 0  # what is beyond is never counted
         return out
 
     coords = tuple(stacked(c) for c in sample.coords)
@@ -210,7 +223,7 @@ def leaves_of_sample(sample: Sample) -> tuple[Leaf, Sequence[Any]]:
         stacked(sample.sigma),
         stacked(sample.where),
         (),
-        np.array(counts),
+        np.array([part.size for part in parts]),
     )
     return leaf, stacked(sample.codes) if sample.codes is not None else (None, None)
 

@@ -90,13 +90,14 @@ def test_a_polishing_step_is_not_touched_and_costs_nothing():
     assert solver.evaluations == 0
 
 
-def test_what_the_sample_does_not_see_moves_as_far_as_the_step_says():
+def test_a_step_is_left_straight_where_the_data_see_what_the_sample_does_not():
     def blind(x, a, b):
         return a + 20 * a**2 * x + 0 * b
 
-    found, state, _ = moved(blind)
-    assert found.trial[1] == state.trial[1]
-    assert away(blind, found.trial) < 0.5 * away(blind, state.trial)
+    found, state, _ = moved(blind, scaling=np.array([1.0, 100.0]))
+    np.testing.assert_array_equal(found.trial, state.trial)
+    bent, _, _ = moved(blind, scaling=np.array([100.0, 1.0]))
+    assert away(blind, bent.trial) < 0.5 * away(blind, state.trial)
 
 
 def test_of_two_parameters_seen_as_one_each_moves_by_its_own_step():

@@ -158,7 +158,8 @@ def test_wide_bounds_ask_for_more_only_after_a_bad_end(status, aborted, words):
     why = needs_more(guards_of(parameters), first, first, aborted)
     assert why is None if words is None else "bounds span" in why and words in why
     narrow = guards_of(parameters)._replace(lower=np.array([0, 0.2, -3]))
-    assert needs_more(narrow, first, first, aborted) is None
+    anyway = status == Status.STALLED  # a point that no step leaves is a bad end wherever it began
+    assert (needs_more(narrow, first, first, aborted) is not None) == anyway
 
 
 @pytest.mark.parametrize("method", [None, "cmaes"])

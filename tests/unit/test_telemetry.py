@@ -32,9 +32,20 @@ COUNTERS = (
 
 def report(**given: Any) -> Any:
     """What the telemetry reads of a warm-up's report, with nothing triggered."""
-    nothing = {"skipped": None, "mode": None, "guarded": False, "clips": 0, "reason": "tolerance"}
+    nothing = {
+        "skipped": None,
+        "mode": None,
+        "guarded": False,
+        "clips": 0,
+        "reason": "tolerance",
+        "usable": True,
+    }
     counts = {"lbfgs_history_fill": 0, "lbfgs_line_search_failures": 0}
     return SimpleNamespace(**{**nothing, **counts, **given})
+
+
+def test_a_sample_without_points_triggers_no_layer():
+    assert counts_of(report(skipped="only 2 points", usable=False)) == Counts(warmup_calls=1)
 
 
 @pytest.mark.parametrize(
