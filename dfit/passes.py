@@ -18,7 +18,7 @@ from dfit.core.warm import Warm
 from dfit.data.groups import group_source, numbered
 from dfit.data.plan import Source
 from dfit.data.subset import SamplePlan, plan_sample
-from dfit.errors import DataError
+from dfit.errors import DataError, InputError
 from dfit.prepare import Prepared
 from dfit.progress import Printer
 from dfit.reduce.draw import Gathering, Sample
@@ -152,11 +152,11 @@ class Passes:
         domain = self._prepared.domain
         of_cov = group_source(domain, self._settings.cov)
         if warmup.groups is None:
-            return of_cov
+            return of_cov if of_cov is None else _few(of_cov, warmup.points)
         named = numbered(domain, warmup.groups, "warmup=dfit.Warmup(groups=...)")
         # Where a fit ends on its sample, its covariance takes the groups from there.
         ends_there = self._settings.max_passes == 0 or domain.data.size <= warmup.points
-        return of_cov if of_cov is not None and ends_there else named
+        return of_cov if of_cov is not None and ends_there else _few(named, warmup.points)
 
     def _warm_up(self, sample: Sample, warmup: Warmup) -> Warmed:
         prepared = self._prepared
@@ -188,3 +188,14 @@ class Passes:
     def _in_memory(self) -> SampleEvaluator:
         self.evaluator = in_memory = SampleEvaluator(self._passes, self._solver)
         return in_memory
+
+
+def _few(groups: Source, points: int) -> Source:
+    """The groups, if a sample of so many points can have some of each."""
+    count = int(groups.array.values.max()) + 1
+    if count > points:
+        raise InputError(
+            f"a sample of {points} points cannot have points of each of {count} groups; type coarser groups, "
+            f"warmup=dfit.Warmup(sample_points={2 * count}), or warmup=False"
+        )
+    return groups
