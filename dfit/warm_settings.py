@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
@@ -75,6 +76,14 @@ class Warmup:
     max_step: float | None = 0.1
     multistart: int = 0
     global_search: str | None = None
+    __signature__: ClassVar[inspect.Signature]
+
+    def __new__(cls, *_: Any, **given: Any) -> Self:
+        names = [field.name for field in fields(cls)]
+        for name in given:
+            if name not in names:
+                raise InputError(f"Warmup has no {name!r}; it has {', '.join(names)}")
+        return super().__new__(cls)
 
     def __post_init__(self) -> None:
         for name, least in (("sample_points", 2), ("seed", 0), ("iterations", 1), ("multistart", 0)):
@@ -172,6 +181,9 @@ class Warmup:
         return cls(tolerance=0.001)
 
 
+# That of the fields, and not of `__new__`, for whoever asks what can be typed.
+_init = inspect.signature(Warmup.__init__)
+Warmup.__signature__ = _init.replace(parameters=list(_init.parameters.values())[1:])
 _MOST = {  # what a positive setting may be
     "tolerance": 1.0,
     "warm_start_threshold": 1.0,

@@ -47,7 +47,7 @@ def test_settings_out_of_range_are_refused_with_what_is_expected(field: dict[str
 
 
 def test_an_unknown_field_is_refused() -> None:
-    with pytest.raises(TypeError, match="sample_size"):
+    with pytest.raises(InputError, match=r"no 'sample_size'; it has sample_points, seed, groups"):
         dfit.Warmup(sample_size=100)
 
 
