@@ -24,7 +24,7 @@ from dfit.core.bounds import pressed
 from dfit.core.equations import Equations
 from dfit.core.guards import risen
 from dfit.core.state import Status, Tolerances
-from dfit.core.subproblem import norm, one_if_zero
+from dfit.core.subproblem import choose, norm, one_if_zero
 from dfit.core.trust_region import geometry
 from dfit.core.warm import Fields, Guards, Warm, joined
 from dfit.optional import load
@@ -197,7 +197,7 @@ def _advance(landscape: _Landscape, now: _Now, tolerances: Tolerances) -> _Now:
     # Once more, because at the bound itself a parameter may be free again.
     value, gradient = landscape.relative(theta, found.grad.fields)
     after = _Now(theta / guards.unit, value, gradient, history, moved)
-    return _choose(fell, after, now._replace(history=memory.init(now.u), descent=failed))
+    return choose(fell, after, now._replace(history=memory.init(now.u), descent=failed))
 
 
 def _judged(
@@ -205,7 +205,7 @@ def _judged(
 ) -> Descent:
     """The descent at theta: layer 3, and whether it has arrived."""
     at = _equations(fields, fit)
-    at = _choose(at.finite, at, jax.tree.map(jnp.zeros_like, at))
+    at = choose(at.finite, at, jax.tree.map(jnp.zeros_like, at))
     offset = geometry(at, theta, guards.lower, guards.upper).offset
     held = jnp.sum(jnp.where(fit, 0.0, fields["cost"]))
     warm = descent.warm
@@ -223,7 +223,3 @@ def _judged(
             aborted=risen(held, warm.lowest, guards.rise),
         ),
     )
-
-
-def _choose(condition: jax.Array, yes: Any, no: Any) -> Any:
-    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), yes, no)

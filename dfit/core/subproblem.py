@@ -10,6 +10,8 @@ are left out: the step has no part in what J does not see.
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -24,6 +26,11 @@ Carry = tuple[jax.Array, jax.Array, jax.Array]  # m, |z| there, rounds
 
 def norm(x: jax.Array) -> jax.Array:
     return jnp.sqrt(jnp.sum(x * x, axis=0))
+
+
+def choose(condition: jax.Array, yes: Any, no: Any) -> Any:
+    """One of two values of the same structure."""
+    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), yes, no)
 
 
 def one_if_zero(x: jax.Array) -> jax.Array:

@@ -25,7 +25,7 @@ Functions are pure, of static shapes, and expect 64-bit JAX (`jax.enable_x64`).
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -34,7 +34,7 @@ from dfit.core.bounds import BoxStep, box_step, pressed
 from dfit.core.curvature import corrected
 from dfit.core.equations import Equations
 from dfit.core.state import State, Status, Tolerances, start
-from dfit.core.subproblem import EPS, norm, one_if_zero, restricted_step, spectrum
+from dfit.core.subproblem import EPS, choose, norm, one_if_zero, restricted_step, spectrum
 
 __all__ = ["State", "Status", "Tolerances", "start", "step"]
 
@@ -75,7 +75,7 @@ def step(
     before = geometry(state.equations, state.theta, lower, upper)
     after = geometry(at_trial, state.trial, lower, upper)
     accepted = _accepted(state, at_trial, before, after)
-    here = _choose(accepted, after, before)
+    here = choose(accepted, after, before)
     moved = _move(state, at_trial, accepted, here)
     status = _verdict(state, moved, accepted, here, tolerances)
     return _finish(_propose(state, moved, accepted, here, lower, upper), status, here)
@@ -84,11 +84,7 @@ def step(
 def _finite_or_zero(at: Equations) -> Equations:
     """The same equations, zero and marked where anything in them is not finite: no NaN enters the algebra."""
     finite = at.finite & jnp.isfinite(at.cost) & jnp.isfinite(at.psi2) & jnp.all(jnp.isfinite(at.root))
-    return _choose(finite, at, jax.tree.map(jnp.zeros_like, at))._replace(finite=finite)
-
-
-def _choose(condition: jax.Array, yes: Any, no: Any) -> Any:
-    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), yes, no)
+    return choose(finite, at, jax.tree.map(jnp.zeros_like, at))._replace(finite=finite)
 
 
 def _halves(equations: Equations) -> tuple[jax.Array, jax.Array]:
@@ -142,7 +138,7 @@ def _accepted(state: State, at: Equations, before: Geometry, after: Geometry) ->
 
 def _move(state: State, at: Equations, accepted: jax.Array, here: Geometry) -> State:
     """The state at the better of theta and trial, the trust radius following the gain."""
-    theta, equations = _choose(accepted, (state.trial, at), (state.theta, state.equations))
+    theta, equations = choose(accepted, (state.trial, at), (state.theta, state.equations))
     first = state.evaluations == 0
     begin = state.radius * _first_radius(equations, theta, here)
     radius = jnp.where(first, begin, _radius(state, at, accepted))

@@ -18,7 +18,7 @@ import numpy as np
 
 from dfit import fingerprint
 from dfit.core.kernel import Leaf, Scalars
-from dfit.core.lbfgs import Descent, descend, require_optax
+from dfit.core.lbfgs import Descent, descend
 from dfit.core.sums import Sums, combine
 from dfit.core.trust_region import Tolerances
 from dfit.core.warm import Fields, Guards, Warm, advance, begin, run, unfinished
@@ -116,7 +116,6 @@ class SampleSolver:
         InputError
             Where JAX cannot trace the model, or optax is not installed.
         """
-        require_optax()
         require_traced(self.recipe)
         limits = Tolerances(*map(np.float64, tolerances))
         out: Descent = self._compiled(descend, warm, fit, guards, limits, limit)
