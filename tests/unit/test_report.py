@@ -158,7 +158,7 @@ def test_warm_up_and_its_sample_stand_in_the_report(result):
     lines = replace(result, warmup=report).fit_report().splitlines()
     for label, words in (
         ("sample", report.sample),
-        ("warm-up", "warm-up skipped: p0 is good"),
+        ("warm-up", "warm-up skipped: p0 is good; 3 evaluations on the sample"),
         ("hand-over", report.hand_over),
     ):
         assert any(line.split("=")[0].strip() == label and line.endswith(words) for line in lines)
