@@ -79,7 +79,7 @@ def streaming(library: str) -> Callable[[], list[float]]:
     """The same fit by the hybrid streaming door of dfit or nlsq."""
     curve_fit = importlib.import_module(library).curve_fit
     x, y = data()
-    return lambda: np.asarray(curve_fit(decay, x, y, p0=START, method="hybrid_streaming")[0]).tolist()
+    return lambda: np.asarray(curve_fit(decay, x, y, p0=START, method="hybrid_streaming")["x"]).tolist()
 
 
 def cold(library: str) -> dict[str, Any]:
