@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pandas as pd
-import scipy.stats
+import scipy.special
 
 from dfit.core.covariance import Covariance
 from dfit.precision import float64_on_cpu
@@ -238,8 +238,8 @@ def quantile(level: float, nfree: int, absolute_sigma: bool) -> float:
     """
     upper = 0.5 * (1 + level)
     if absolute_sigma:
-        return float(scipy.stats.norm.ppf(upper))
-    return float(scipy.stats.t.ppf(upper, nfree)) if nfree > 0 else float("nan")
+        return float(scipy.special.ndtri(upper))
+    return float(scipy.special.stdtrit(nfree, upper)) if nfree > 0 else float("nan")
 
 
 def information_criteria(chisqr: float, count: int, nvarys: int) -> tuple[float, float]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from scipy.optimize import OptimizeWarning
 
 from dfit.core.state import Status
 from dfit.errors import FitFailed, warn
@@ -89,6 +88,8 @@ def pcov_of(result: FitResult) -> np.ndarray:
         pcov = np.full_like(pcov, np.inf)
     if not known.all():
         text = f"Covariance of the parameters could not be estimated: {found.note}"
+        from scipy.optimize import OptimizeWarning  # a third of a second, which a good fit does not need
+
         warn(text, OptimizeWarning)
     return pcov
 
