@@ -13,9 +13,9 @@ import numpy as np
 from dfit.core.drive import iterate
 from dfit.core.hand_over import Decision, hand_over
 from dfit.core.state import State, Status, Tolerances
+from dfit.core.sums import faults
 from dfit.core.trust_region import start
-from dfit.core.warm import Warm
-from dfit.data.groups import group_source, numbered
+from dfit.data.groups import numbered
 from dfit.data.plan import Source
 from dfit.data.subset import SamplePlan, plan_sample
 from dfit.errors import DataError, InputError
@@ -23,7 +23,7 @@ from dfit.prepare import Prepared
 from dfit.progress import Printer
 from dfit.reduce.draw import Gathering, Sample
 from dfit.reduce.evaluators import PassEvaluator
-from dfit.reduce.in_memory import SampleEvaluator, faults, refuse_faults
+from dfit.reduce.in_memory import SampleEvaluator, refuse_faults
 from dfit.reduce.retraction import retracted
 from dfit.reduce.sampled import SampleSolver, require_traced
 from dfit.settings import Settings
@@ -149,8 +149,7 @@ class Passes:
         return plan_sample(prepared.partitions, warmup.points, warmup.seed, groups, reads_again, skipna)
 
     def _groups(self, warmup: Warmup) -> Source | None:
-        domain = self._prepared.domain
-        of_cov = group_source(domain, self._settings.cov)
+        domain, of_cov = self._prepared.domain, self._prepared.groups
         if warmup.groups is None:
             return of_cov if of_cov is None else _few(of_cov, warmup.points)
         named = numbered(domain, warmup.groups, "warmup=dfit.Warmup(groups=...)")
@@ -166,11 +165,13 @@ class Passes:
         solver = SampleSolver(job.recipe, prepared.model.constants, sample, held, job.sigma, job.f_scale)
         self._solver = solver
         at_start = look_at(solver, prepared.parameters)
+        wrong = faults(np.sum(at_start.fields["counts"], axis=0), prepared.domain.skipna)
         if sample.complete:
-            self._refuse_what_passes_refuse(at_start)
+            if wrong or not at_start.state.equations.finite:
+                self._passes(self._p0)  # a pass names the place
         else:
             if self._settings.max_passes == 0:
-                refuse_faults(faults(at_start, prepared.domain.skipna), sample.y.size)
+                refuse_faults(wrong, sample.y.size)
             self._retract = partial(retracted, solver, guards=self._guards)
             if not at_start.state.equations.finite:
                 raise DataError(solver.not_finite(self._p0, list(prepared.domain.coords)))
@@ -179,11 +180,6 @@ class Passes:
         logger.info("%s", self.warmed.report.sentence)
         self._printer.say(self.warmed.report.sentence)
         return self.warmed
-
-    def _refuse_what_passes_refuse(self, at_start: Warm) -> None:
-        """Let a pass name the place where values cannot be fitted, or the model is not finite at p0."""
-        if faults(at_start, self._prepared.domain.skipna) or not at_start.state.equations.finite:
-            self._passes(self._p0)
 
     def _in_memory(self) -> SampleEvaluator:
         self.evaluator = in_memory = SampleEvaluator(self._passes, self._solver)

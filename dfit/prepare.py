@@ -65,6 +65,7 @@ class Prepared:
     evaluator: PassEvaluator
     partitions: list[Partition]
     memory: Memory
+    groups: Source | None  # of points that share their noise, for a clustered covariance
 
     def close(self) -> None:
         """Let go of what is kept in memory between passes."""
@@ -100,7 +101,7 @@ def prepare(
         lambda partition, some: describe(domain, partition, some),
         on_task,
     )
-    return Prepared(model, parameters, domain, evaluator, partitions, memory)
+    return Prepared(model, parameters, domain, evaluator, partitions, memory, group)
 
 
 def _check_arguments(parameters: Parameters, domain: Domain, settings: Settings) -> None:

@@ -49,6 +49,12 @@ class Sums(NamedTuple):
     groups: np.ndarray = np.empty(0, np.int64)
 
 
+def faults(counts: np.ndarray, skipna: bool) -> dict[str, int]:
+    """What no fit can use, of `Sums.counts`: how many points of each kind; NaN too unless it is skipped."""
+    found = dict(zip(DROPS + FAULTS, counts, strict=True))
+    return {name: int(found[name]) for name in (FAULTS if skipna else (*MISSING, *FAULTS)) if found[name]}
+
+
 def combine(a: Sums, b: Sums, form: str) -> Sums:
     """Sums of the points of ``a`` followed by those of ``b``."""
     groups = a.groups

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from dfit.core.state import State, Status, Tolerances
-from dfit.core.sums import DROPS, FAULTS, MISSING, Sums, combine
+from dfit.core.sums import Sums, combine
 from dfit.core.warm import Guards, Warm, begin
 from dfit.errors import DataError
 from dfit.reduce.evaluators import PassEvaluator, remedy, require_points
@@ -69,12 +69,6 @@ class SampleEvaluator:
             out = kernel(theta, leaf, solver.scalars)
             sums.append(group_sums(out, codes, int(leaf.n), basis) if form == "groups" else as_sums(out))
         return combine(sums[0], sums[1], form)
-
-
-def faults(warm: Warm, skipna: bool) -> dict[str, int]:
-    """Values that no fit can use among the points evaluated last: how many of each kind there are."""
-    found = dict(zip(DROPS + FAULTS, np.sum(warm.fields["counts"], axis=0), strict=True))
-    return {name: int(found[name]) for name in (FAULTS if skipna else (*MISSING, *FAULTS)) if found[name]}
 
 
 def refuse_faults(found: dict[str, int], points: int) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 
 from dfit.core.jackknife import group_table
 from dfit.core.kernel import Leaf, Scalars
-from dfit.core.sums import DROPS, FAULTS, MISSING, Sums
+from dfit.core.sums import DROPS, FAULTS, Sums, faults
 from dfit.data.drawing import Drawn, Share
 from dfit.data.graph import Work
 from dfit.data.leaves import gather
@@ -100,7 +100,7 @@ def accumulate(
         slabs, n = gather(segments, partition.chunks, held, job.axes, job.leaf_size, copies)
         points += n
         sums = _leaf_sums(job, kernel, point, slabs, n, scalars)
-        trouble += _faults(sums, range(segments[0].chunk, segments[-1].chunk + 1), job.skipna)
+        trouble += _troubles(sums, range(segments[0].chunk, segments[-1].chunk + 1), job.skipna)
         insert(forest, node, sums, job.recipe.layout.form)
         begun = {s.chunk for s in segments if s.start == 0}
         drawn += [reading.draw(share) for share in shares if share.chunk in begun]
@@ -153,11 +153,9 @@ def group_sums(rows: dict[str, np.ndarray], codes: np.ndarray, n: int, basis: np
     return Sums(np.sum(tables, axis=0), 0.0, 0.0, 0.0, np.zeros(2), zero, np.zeros(5), groups)
 
 
-def _faults(sums: Sums, chunks: range, skipna: bool) -> list[Trouble]:
+def _troubles(sums: Sums, chunks: range, skipna: bool) -> list[Trouble]:
     """What must not occur in a leaf of these chunks of the partition."""
-    counted = dict(zip(DROPS + FAULTS, sums.counts, strict=True))
-    wrong = FAULTS if skipna else (*MISSING, *FAULTS)
-    found = [(name, int(counted[name]), chunks) for name in wrong if counted[name]]
+    found = [(name, count, chunks) for name, count in faults(sums.counts, skipna).items()]
     if not (np.isfinite(sums.matrix).all() and np.isfinite(sums.cost)):
         found.append(("not finite", 0, chunks))
     return found
