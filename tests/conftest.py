@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -24,3 +25,19 @@ def source_environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"} | {
         "PYTHONPATH": path
     }
+
+
+@pytest.fixture
+def rereading(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Data are too large to be kept, so a sample of all chunks is collected by the first pass."""
+    monkeypatch.setattr("dfit.reduce.memory.KEEP_FRACTION", 1e-9)
+
+
+@pytest.fixture
+def small_leaves(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Leaves of 2,048 points, summed one after the other: small data stand for large ones."""
+    import dask  # unit tests do without it
+
+    monkeypatch.setattr("dfit.data.plan.LEAF_POINTS", 2048)
+    with dask.config.set(scheduler="synchronous"):
+        yield

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import dask
@@ -15,18 +14,7 @@ import dfit
 from tests.conftest import ROOT
 from tests.warmed import P0, SAMPLE, N, Reads, T, Y, apart, decay, edge
 
-
-@pytest.fixture(autouse=True)
-def _one_thread(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr("dfit.data.plan.LEAF_POINTS", 2048)
-    with dask.config.set(scheduler="synchronous"):
-        yield
-
-
-@pytest.fixture
-def rereading(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Data are too large to be kept, so a sample of all chunks is collected by the first pass."""
-    monkeypatch.setattr("dfit.reduce.memory.KEEP_FRACTION", 1e-9)
+pytestmark = pytest.mark.usefixtures("small_leaves")
 
 
 CHOSEN = 100  # points of a chunk, of which there are 200 and 64 give points

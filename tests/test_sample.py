@@ -30,12 +30,6 @@ def reads() -> list[int]:
     return []
 
 
-@pytest.fixture
-def rereading(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Data are too large to be kept."""
-    monkeypatch.setattr("dfit.reduce.memory.KEEP_FRACTION", 1e-9)
-
-
 def sampled(fit: Prepared, wanted: int = WANTED, **options: Any) -> Sample:
     return fit.evaluator.sample(plan_of(fit, wanted, **options))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import dask
@@ -15,18 +15,7 @@ import pytest
 import dfit
 from tests.warmed import CHUNK, P0, SAMPLE, N, Reads, T, Y, apart, decay, numpy_decay
 
-
-@pytest.fixture(autouse=True)
-def _one_thread(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr("dfit.data.plan.LEAF_POINTS", 2048)
-    with dask.config.set(scheduler="synchronous"):
-        yield
-
-
-@pytest.fixture
-def rereading(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Data are too large to be kept, so a sample of all chunks is collected by the first pass."""
-    monkeypatch.setattr("dfit.reduce.memory.KEEP_FRACTION", 1e-9)
+pytestmark = pytest.mark.usefixtures("small_leaves")
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
 from typing import Any
 
 import dask
@@ -36,11 +35,7 @@ def data(noise: float = 0.05) -> xr.DataArray:
 DATA = data()
 
 
-@pytest.fixture(autouse=True)
-def _one_thread(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr("dfit.data.plan.LEAF_POINTS", 2048)
-    with dask.config.set(scheduler="synchronous"):
-        yield
+pytestmark = pytest.mark.usefixtures("small_leaves")
 
 
 def sampled(
