@@ -8,6 +8,7 @@
         ├── ModelError                the model raises, or returns something of the wrong shape
         ├── DataError (ValueError)    what only the values of a partition tell
         ├── WorkerError (RuntimeError)  a worker or the scheduler failed, after the retries
+        │   └── ReadFailed            a chunk of the data cannot be read
         ├── CheckpointError           a checkpoint cannot be written, or not be read by this dfit
         │   └── CheckpointDamaged     it is not what was written: the one before it is taken
         └── FitFailed (RuntimeError)  no answer, where the caller asked for one or an error
@@ -70,6 +71,46 @@ class WorkerError(DfitError, RuntimeError):
         super().__init__(message)
         self.partition = partition
         self.worker = worker
+
+
+class ReadFailed(WorkerError):
+    """A chunk of the data could not be read, however often it was tried.
+
+    Parameters
+    ----------
+    message : str
+    partition, worker : optional
+        As of a `WorkerError`.
+    array : str
+        What was read there: y, a coordinate, sigma or the mask, and its name.
+    key : str
+        Key of the chunk in the dask graph.
+    chunk : tuple of int
+        Index of the chunk in the grid of y's chunks.
+    number : int
+        Its number among the chunks of the partition.
+    tries : int
+    error, reason : str
+        Type of the last exception, and its text.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        partition: int | None = None,
+        array: str = "",
+        key: str = "",
+        chunk: tuple[int, ...] = (),
+        number: int = 0,
+        tries: int = 0,
+        error: str = "",
+        reason: str = "",
+        worker: str | None = None,
+    ) -> None:
+        super().__init__(message, partition=partition, worker=worker)
+        self.array, self.key, self.chunk, self.number = array, key, chunk, number
+        self.tries, self.error, self.reason = tries, error, reason
 
 
 class CheckpointError(DfitError):

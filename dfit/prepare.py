@@ -188,6 +188,7 @@ def _job(recipe: Recipe, domain: Domain, settings: Settings, sources: Sequence[S
         domain.sigma if isinstance(domain.sigma, float) else 1.0,
         float(settings.f_scale),
         bool(dask.config.get("dfit.tune-allocator", True)),
+        tuple(s.label for s in sources),
     )
 
 

@@ -15,6 +15,8 @@ import numpy as np
 from dfit.data.graph import Key, Work
 from dfit.errors import DataError
 
+_ALL_BITS = (1 << 64) - 1
+
 
 class Loader:
     """Arrays of one partition, chunk by chunk, in any order, each once.
@@ -25,6 +27,9 @@ class Loader:
     Attributes
     ----------
     bytes_read : size of what came out of the graph so far, each block once.
+    content : sum over the bits of the chunks that came out of the graph so far, modulo 2^64; a bit that
+        changes changes it, and so do chunks that change places.  Sums of pieces add up to that of the whole.
+    at : source in hand, and the key of the graph that its chunk is.
     """
 
     def __init__(self, work: Work, sources: Sequence[tuple[str, Any]], kept: Mapping[Any, Any]) -> None:
@@ -36,12 +41,15 @@ class Loader:
         self._uses.update(item.name for row in work.items for item in row if isinstance(item, Key))
         self._counted: set[Any] = set()
         self.bytes_read = 0
+        self.content = 0
+        self.at: tuple[int, Any] = (0, None)
 
     def chunk(self, number: int) -> list[np.ndarray]:
         """Arrays of a chunk, one per source, C-contiguous."""
         row, chunk = self._work.items[number], self._work.partition.chunks[number]
-        for item in row:
+        for source, item in enumerate(row):
             if isinstance(item, Key):
+                self.at = (source, item.name)
                 self._compute(item.name)
         arrays = []
         for (role, time), item in zip(self._sources, row, strict=True):
@@ -54,8 +62,11 @@ class Loader:
                     f"its array announces {chunk.shape}. Type: y = y.persist(); y.compute_chunk_sizes()"
                 )
             arrays.append(_native(array))
-        for item, array in zip(row, arrays, strict=True):
+        for source, (item, array) in enumerate(zip(row, arrays, strict=True)):
             if isinstance(item, Key):
+                self.content = (
+                    self.content + _sum_of_bits(array) * _factor(source, *chunk.index)
+                ) & _ALL_BITS
                 if item.name not in self._counted:
                     self._counted.add(item.name)
                     self.bytes_read += array.nbytes
@@ -84,6 +95,26 @@ class Loader:
         self._uses[key] -= 1
         if self._uses[key] == 0:
             del self._values[key]
+
+
+def _sum_of_bits(array: np.ndarray) -> int:
+    """Sum of the array's 64-bit words, modulo 2^64.
+
+    Not a hash: a plain sum runs at the speed of memory, a tenth of a nanosecond per point where the
+    kernel takes ten, and no change of a single value can leave it as it was.
+    """
+    raw = array.reshape(-1).view(np.uint8)
+    whole = raw.size & -8
+    rest = int.from_bytes(raw[whole:].tobytes(), "little")
+    return (int(np.add.reduce(raw[:whole].view(np.uint64))) + rest) & _ALL_BITS
+
+
+def _factor(*places: int) -> int:
+    """An odd factor for a place: odd, so that no bit of what it multiplies is lost."""
+    mixed = 0
+    for place in places:
+        mixed = ((mixed ^ place) * 0x9E3779B97F4A7C15 + 1) & _ALL_BITS
+    return mixed | 1
 
 
 def _missing_as_nan(values: Any) -> np.ndarray:

@@ -36,6 +36,12 @@ class Source:
     axes: tuple[int, ...]
     time: TimeAxis | None = None
 
+    @property
+    def label(self) -> str:
+        """What errors call it: its role, and the name and file that its array came with."""
+        name, file = self.array.name, self.array.encoding.get("source")
+        return self.role + (f" {name!r}" if name else "") + (f" of {file}" if file else "")
+
 
 @dataclass(frozen=True)
 class Chunk:

@@ -19,7 +19,7 @@ from dfit.fingerprint import of_values
 from dfit.reduce.draw import DrawReport, draw_partition
 from dfit.reduce.job import Job, Point
 from dfit.reduce.kept import first_of_each, require_room, size_in_bytes
-from dfit.reduce.reading import Arrays, bytes_read, read
+from dfit.reduce.reading import Held, bytes_read, read
 from dfit.reduce.runners import OnDrawn, OnReport, unfinished
 from dfit.reduce.task import Report, accumulate, combine_reports
 from dfit.reduce.tree import Forest
@@ -45,6 +45,9 @@ class ClusterRunner:
     def __init__(
         self, upstream: Upstream, constants: Mapping[str, np.ndarray], client: Client, keep: bool, room: int
     ) -> None:
+        from dfit.reduce.interrupts import shield_workers  # imports distributed
+
+        shield_workers(client)
         self._client = client
         self._works = upstream.works
         self._blobs = [_pickled(work) for work in upstream.works]
@@ -154,7 +157,7 @@ def _pickled(work: Work) -> bytes:
         ) from error
 
 
-def read_pickled(blob: bytes, kept: Sequence[Any], *, job: Job) -> Arrays:
+def read_pickled(blob: bytes, kept: Sequence[Any], *, job: Job) -> Held:
     """`read` for a pickled work."""
     return read(job, cloudpickle.loads(blob), kept)
 
@@ -162,7 +165,7 @@ def read_pickled(blob: bytes, kept: Sequence[Any], *, job: Job) -> Arrays:
 def accumulate_pickled(
     blob: bytes,
     kept: Sequence[Any],
-    arrays: Arrays | None,
+    held: Held | None,
     read_now: bool,
     shares: bytes,
     *,
@@ -176,24 +179,28 @@ def accumulate_pickled(
     Left to itself distributed sends each of the many small arrays of a report apart.
     """
     work = cloudpickle.loads(blob)
-    store = None if arrays is None else {work.partition.index: arrays}
+    store = None if held is None else {work.partition.index: held}
     report = accumulate(job, work, point, constants, kept, done, store, pickle.loads(shares))
-    return pickle.dumps([_with_read(report, work, arrays if read_now else None)])
+    return pickle.dumps([_with_read(report, work, held if read_now else None)])
 
 
 def draw_pickled(
-    blob: bytes, kept: Sequence[Any], arrays: Arrays | None, read_now: bool, shares: bytes, *, job: Job
+    blob: bytes, kept: Sequence[Any], held: Held | None, read_now: bool, shares: bytes, *, job: Job
 ) -> bytes:
     """`draw_partition` for a pickled work, whose arrays may be there already."""
     work = cloudpickle.loads(blob)
-    store = None if arrays is None else {work.partition.index: arrays}
+    store = None if held is None else {work.partition.index: held}
     report = draw_partition(job, work, pickle.loads(shares), kept, store)
-    return pickle.dumps([_with_read(report, work, arrays if read_now else None)])
+    return pickle.dumps([_with_read(report, work, held if read_now else None)])
 
 
-def _with_read(report: AnyReport, work: Work, arrays: Arrays | None) -> AnyReport:
-    """The report, with the bytes of arrays that another task has read for this one."""
-    return report if arrays is None else replace(report, bytes_read=bytes_read(work, arrays))
+def _with_read(report: AnyReport, work: Work, held: Held | None) -> AnyReport:
+    """The report, with what another task has read for this one."""
+    if held is None:
+        return report
+    if isinstance(report, Report):
+        report = replace(report, retries=held.retries)
+    return replace(report, bytes_read=bytes_read(work, held))
 
 
 def combine_pickled(blobs: Sequence[bytes], form: str) -> bytes:

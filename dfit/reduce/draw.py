@@ -12,7 +12,7 @@ from dfit.data.drawing import Drawn, Share, hold_out
 from dfit.data.graph import Work
 from dfit.data.subset import SamplePlan
 from dfit.reduce.job import Job
-from dfit.reduce.reading import Arrays, Reading
+from dfit.reduce.reading import Held, Reading
 
 if TYPE_CHECKING:
     from dfit.reduce.runners import Runner
@@ -118,7 +118,7 @@ def draw_partition(
     work: Work,
     shares: Sequence[Share],
     kept: Sequence[Any],
-    store: MutableMapping[int, Arrays] | None = None,
+    store: MutableMapping[int, Held] | None = None,
 ) -> DrawReport:
     """Points that the chunks of one partition give; one chunk at a time is held.
 

@@ -15,7 +15,8 @@ class Job:
     """What is the same for every task of a fit.
 
     ``sources`` are (role, axes, time axis or None) of the arrays that `load` gives; ``leaf_size`` the
-    padded length of a leaf; ``sigma`` and ``f_scale`` scalars; ``tune`` allows `tune_allocator`.
+    padded length of a leaf; ``sigma`` and ``f_scale`` scalars; ``tune`` allows `tune_allocator`;
+    ``labels`` name the sources in errors.
     """
 
     fit: str
@@ -28,6 +29,8 @@ class Job:
     sigma: float
     f_scale: float
     tune: bool
+    labels: tuple[str, ...]
+    validate: str = "sums"
 
     @property
     def roles(self) -> tuple[str, ...]:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping, MutableMapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from dfit.data.drawing import Drawn, Share, draw
 from dfit.data.graph import Key, Work
 from dfit.data.loading import Loader
-from dfit.errors import WorkerError
+from dfit.errors import DfitError, ReadFailed
 from dfit.reduce.allocator import tune_allocator
 from dfit.reduce.job import Job
 
@@ -20,10 +20,33 @@ Arrays = list[list[np.ndarray]]
 FIRST_PAUSE_S = 0.1  # before a failed read is tried again; doubled each time
 
 
-def read(job: Job, work: Work, kept: Sequence[Any]) -> Arrays:
-    """Arrays of all chunks of a partition, to be kept in memory."""
+class Held(NamedTuple):
+    """A partition in memory: its chunks' arrays, the sum over their content, and what reading them took.
+
+    ``retries``: reads that were tried again.  ``failure``: why there are no arrays.
+    """
+
+    arrays: Arrays
+    content: int
+    retries: int
+    failure: ReadFailed | MemoryError | None = None
+
+
+def read(job: Job, work: Work, kept: Sequence[Any]) -> Held:
+    """All chunks of a partition, to be kept in memory; a read that fails is told, not raised.
+
+    Whoever waits for the arrays on a cluster then runs all the same, and can report it.
+    """
     loader = loader_of(job, work, kept)
-    return [read_chunk(job, loader, work.partition.index, k) for k in range(len(work.items))]
+    arrays, retries = [], 0
+    try:
+        for number in range(len(work.items)):
+            chunk, again = read_chunk(job, loader, work, number)
+            arrays.append(chunk)
+            retries += again
+    except (ReadFailed, MemoryError) as failure:
+        return Held([], 0, retries, failure.with_traceback(None))  # a traceback would hold the arrays
+    return Held(arrays, loader.content, retries)
 
 
 class Reading:
@@ -32,29 +55,46 @@ class Reading:
     Attributes
     ----------
     bytes_read : what came out of the graph so far.
+    content : sum over the bits of the chunks read or held so far, see `Loader`.
+    retries : reads that were tried again.
     seconds : what that took.
+
+    Raises
+    ------
+    ReadFailed, MemoryError
+        Where a kept partition could not be read; it is not kept then.
     """
 
     def __init__(
-        self, job: Job, work: Work, kept: Sequence[Any], store: MutableMapping[int, Arrays] | None
+        self, job: Job, work: Work, kept: Sequence[Any], store: MutableMapping[int, Held] | None
     ) -> None:
         started = time.perf_counter()
         self._job, self._work = job, work
         self._loader = loader_of(job, work, kept)
         self._held: dict[int, list[np.ndarray]] = {}
         self._all_here = store is not None
-        self._stored_bytes = 0
+        self._stored_bytes = self._stored_content = 0
+        self.retries = 0
         if store is not None:
-            index = work.partition.index
-            if index not in store:
-                store[index] = read(job, work, kept)
-                self._stored_bytes = bytes_read(work, store[index])
-            self._held = dict(enumerate(store[index]))
+            stored = store.get(work.partition.index)
+            if stored is None:
+                stored = read(job, work, kept)
+                self.retries = stored.retries
+                self._stored_bytes = bytes_read(work, stored)
+            if stored.failure is not None:
+                raise stored.failure
+            store[work.partition.index] = stored
+            self._stored_content = stored.content
+            self._held = dict(enumerate(stored.arrays))
         self.seconds = time.perf_counter() - started
 
     @property
     def bytes_read(self) -> int:
         return self._stored_bytes + self._loader.bytes_read
+
+    @property
+    def content(self) -> int:
+        return self._stored_content + self._loader.content  # one of the two is 0
 
     def hold(self, wanted: Sequence[int]) -> Mapping[int, list[np.ndarray]]:
         """Arrays of the wanted chunks at least: those held already, and the rest read."""
@@ -63,7 +103,8 @@ class Reading:
             self._held = {k: self._held[k] for k in wanted if k in self._held}  # before more is read
             for k in wanted:
                 if k not in self._held:
-                    self._held[k] = read_chunk(self._job, self._loader, self._work.partition.index, k)
+                    self._held[k], again = read_chunk(self._job, self._loader, self._work, k)
+                    self.retries += again
             self.seconds += time.perf_counter() - started
         return self._held
 
@@ -81,25 +122,42 @@ def loader_of(job: Job, work: Work, kept: Sequence[Any]) -> Loader:
     return Loader(work, [(role, time_axis) for role, _, time_axis in job.sources], values)
 
 
-def read_chunk(job: Job, loader: Loader, partition: int, number: int) -> list[np.ndarray]:
-    """Arrays of one chunk; a read that fails is tried again, ``retries`` times.
+def read_chunk(job: Job, loader: Loader, work: Work, number: int) -> tuple[list[np.ndarray], int]:
+    """Arrays of one chunk, and how often it was tried again: ``job.retries`` times at most.
 
     Raises
     ------
-    WorkerError
-        With the partition and the process, when the last try failed.
+    ReadFailed
+        When the last try failed.
     """
-    for attempt in range(job.retries + 1):
+    for again in range(job.retries + 1):
         try:
-            return loader.chunk(number)
-        except OSError as error:  # time-outs are a kind of it
-            if attempt == job.retries:
-                raise WorkerError(
-                    f"partition {partition} could not be read in process {process_name()} "
-                    f"after {attempt + 1} tries: {type(error).__name__}: {error}"
-                ) from error
-            time.sleep(FIRST_PAUSE_S * 2**attempt)
+            return loader.chunk(number), again
+        except (DfitError, MemoryError):
+            raise
+        except Exception as error:  # stores and codecs raise errors of their own packages
+            if again == job.retries:
+                raise _failed(job, work, number, loader.at, error) from error
+        time.sleep(FIRST_PAUSE_S * 2**again)
     raise AssertionError("unreachable: the last try returns or raises")
+
+
+def _failed(job: Job, work: Work, number: int, at: tuple[int, Any], error: Exception) -> ReadFailed:
+    (source, key), tries = at, job.retries + 1
+    partition, chunk = work.partition.index, work.partition.chunks[number].index
+    return ReadFailed(
+        f"{job.labels[source]}, chunk {chunk} in partition {partition}, could not be read in process "
+        f"{process_name()} after {tries} tries: {type(error).__name__}: {error}",
+        partition=partition,
+        array=job.labels[source],
+        key=str(key),
+        chunk=chunk,
+        number=number,
+        tries=tries,
+        error=type(error).__name__,
+        reason=str(error),
+        worker=process_name(),
+    )
 
 
 def process_name() -> str:
@@ -107,7 +165,10 @@ def process_name() -> str:
     return f"{os.uname().nodename}:{os.getpid()}"
 
 
-def bytes_read(work: Work, arrays: Arrays) -> int:
+def bytes_read(work: Work, held: Held) -> int:
     """Size of what came out of the graph, each block once."""
-    pairs = zip((i for row in work.items for i in row), (a for row in arrays for a in row), strict=True)
+    if held.failure is not None:
+        return 0
+    arrays = (array for row in held.arrays for array in row)
+    pairs = zip((item for row in work.items for item in row), arrays, strict=True)
     return sum({item: array.nbytes for item, array in pairs if isinstance(item, Key)}.values())

@@ -24,7 +24,7 @@ from dfit.data.subset import SamplePlan
 from dfit.reduce.draw import DrawReport, draw_partition
 from dfit.reduce.job import Job, Point
 from dfit.reduce.kept import first_of_each, require_room, size_in_bytes
-from dfit.reduce.reading import Arrays
+from dfit.reduce.reading import Held
 from dfit.reduce.task import Report, accumulate
 from dfit.reduce.tree import Forest, covers
 
@@ -74,7 +74,7 @@ class LocalRunner:
         self._constants = dict(constants)
         self._get = get or dask.threaded.get
         here = self._get in (dask.threaded.get, dask.local.get_sync)
-        self._store: dict[int, Arrays] | None = {} if keep and here else None
+        self._store: dict[int, Held] | None = {} if keep and here else None
         self.reads_again = self._store is None and any(work.graph for work in self._works)
         self._kept = self._compute_kept(upstream, room)
 
