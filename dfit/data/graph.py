@@ -9,7 +9,7 @@ What a kept key is made of is not read again for its sake.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import cloudpickle
@@ -19,7 +19,7 @@ import numpy as np
 from dask._task_spec import Alias, DataNode, GraphNode, convert_legacy_graph, cull
 from dask.core import toposort
 
-from dfit.data.plan import Chunk, Partition, Source
+from dfit.data.plan import Chunk, Partition, Source, middle
 
 SHARED = -1
 SMALL_LITERAL_BYTES = 100_000
@@ -87,6 +87,23 @@ def upstream(
     used = {key for work in works for key in work.needs}
     kept_graph = {**cull(graph, used - set(futures)), **{k: futures[k] for k in used & set(futures)}}
     return Upstream(tuple(works), tuple(sorted(used, key=str)), kept_graph)
+
+
+def split(work: Work) -> list[Work]:
+    """The work as two that follow each other and have the same leaves; alone where no chunks can be parted."""
+    p = work.partition
+    chunks, leaves = middle(p.chunks)
+    if not chunks:
+        return [work]
+    first = replace(p, leaves=leaves, chunks=p.chunks[:chunks])
+    second = replace(p, first_leaf=p.first_leaf + leaves, leaves=p.leaves - leaves, chunks=p.chunks[chunks:])
+    return [_part(work, first, work.items[:chunks]), _part(work, second, work.items[chunks:])]
+
+
+def _part(work: Work, partition: Partition, rows: tuple[tuple[Any, ...], ...]) -> Work:
+    names = [item.name for row in rows for item in row if isinstance(item, Key)]
+    graph, needs = _piece(work.graph, names, set(work.needs))
+    return Work(partition, graph, rows, tuple(key for key in work.needs if key in needs))
 
 
 def is_future(node: Any) -> bool:

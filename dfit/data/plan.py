@@ -179,6 +179,19 @@ def partitions_of(chunks: Sequence[Chunk], points: int) -> list[Partition]:
     return out
 
 
+def middle(chunks: Sequence[Chunk]) -> tuple[int, int]:
+    """Chunks and leaves before the group of chunks that begins nearest to the middle; 0, 0 in a single group."""
+    half = sum(c.size for c in chunks) / 2
+    before = points = 0
+    found, distance = (0, 0), half
+    for first, last in _groups([c.size for c in chunks], LEAF_POINTS):
+        if first and abs(points - half) < distance:
+            found, distance = (first, before), abs(points - half)
+        points += sum(c.size for c in chunks[first:last])
+        before += len(leaves_of(chunks[first:last], LEAF_POINTS))
+    return found
+
+
 def largest_leaf(chunks: Sequence[Chunk]) -> int:
     """Points of the largest leaf."""
     sizes = [c.size for c in chunks]
