@@ -85,6 +85,8 @@ class ReadFailed(WorkerError):
         What was read there: y, a coordinate, sigma or the mask, and its name.
     key : str
         Key of the chunk in the dask graph.
+    path : str
+        The file or URL that it is read from, where the graph tells.
     chunk : tuple of int
         Index of the chunk in the grid of y's chunks.
     number : int
@@ -101,6 +103,7 @@ class ReadFailed(WorkerError):
         partition: int | None = None,
         array: str = "",
         key: str = "",
+        path: str = "",
         chunk: tuple[int, ...] = (),
         number: int = 0,
         tries: int = 0,
@@ -109,7 +112,7 @@ class ReadFailed(WorkerError):
         worker: str | None = None,
     ) -> None:
         super().__init__(message, partition=partition, worker=worker)
-        self.array, self.key, self.chunk, self.number = array, key, chunk, number
+        self.array, self.key, self.path, self.chunk, self.number = array, key, path, chunk, number
         self.tries, self.error, self.reason = tries, error, reason
 
 

@@ -38,9 +38,8 @@ class Source:
 
     @property
     def label(self) -> str:
-        """What errors call it: its role, and the name and file that its array came with."""
-        name, file = self.array.name, self.array.encoding.get("source")
-        return self.role + (f" {name!r}" if name else "") + (f" of {file}" if file else "")
+        """What errors call it: its role, and the name that its array came with."""
+        return self.role if self.array.name is None else f"{self.role} {self.array.name!r}"
 
 
 @dataclass(frozen=True)

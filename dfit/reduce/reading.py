@@ -12,6 +12,7 @@ import numpy as np
 from dfit.data.drawing import Drawn, Share, draw
 from dfit.data.graph import Key, Work
 from dfit.data.loading import Loader
+from dfit.data.origin import origin
 from dfit.errors import DfitError, ReadFailed
 from dfit.reduce.allocator import tune_allocator
 from dfit.reduce.job import Job
@@ -145,12 +146,15 @@ def read_chunk(job: Job, loader: Loader, work: Work, number: int) -> tuple[list[
 def _failed(job: Job, work: Work, number: int, at: tuple[int, Any], error: Exception) -> ReadFailed:
     (source, key), tries = at, job.retries + 1
     partition, chunk = work.partition.index, work.partition.chunks[number].index
+    path = origin(work.graph, key)
     return ReadFailed(
-        f"{job.labels[source]}, chunk {chunk} in partition {partition}, could not be read in process "
-        f"{process_name()} after {tries} tries: {type(error).__name__}: {error}",
+        f"{job.labels[source]}, chunk {chunk} in partition {partition}, could not be read "
+        f"{f'from {path} ' if path else ''}in process {process_name()} after {tries} tries: "
+        f"{type(error).__name__}: {error}",
         partition=partition,
         array=job.labels[source],
         key=str(key),
+        path=path,
         chunk=chunk,
         number=number,
         tries=tries,

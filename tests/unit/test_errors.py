@@ -29,7 +29,7 @@ def test_worker_error_keeps_partition_and_worker_when_pickled():
 
 
 def test_failed_read_keeps_its_place_when_pickled():
-    place = {"array": "y", "key": "('y', 0, 3)", "chunk": (0, 3), "number": 1, "tries": 4}
+    place = {"array": "y", "key": "('y', 0, 3)", "path": "a.zarr", "chunk": (0, 3), "number": 1, "tries": 4}
     told = {"partition": 2, "error": "OSError", "reason": "gone", "worker": "node:77"}
     copy = pickle.loads(pickle.dumps(errors.ReadFailed("y could not be read", **place, **told)))
     assert str(copy) == "y could not be read"

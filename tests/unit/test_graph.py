@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import cloudpickle
 import dask.array as da
+import h5py
 import numpy as np
 import pytest
 import xarray as xr
+from dask._task_spec import convert_legacy_graph
 from dask.local import get_sync
 
 from dfit.data.domain import Domain
 from dfit.data.graph import Upstream, upstream
 from dfit.data.loading import Loader
+from dfit.data.origin import origin
 from dfit.data.plan import chunk_grid, chunks_in_order, partitions_of, sources_of
 from dfit.errors import DataError
 
@@ -175,3 +179,22 @@ def test_blocks_come_native_contiguous_and_with_nan_for_masked() -> None:
     assert row.flags.c_contiguous and row.dtype.isnative
     expected = np.where(VALUES > 1, np.nan, VALUES.astype("f4").astype(float))
     np.testing.assert_array_equal(loaded(shared, roles), expected)
+
+
+def test_origin_is_the_file_below_arithmetic_in_any_store(tmp_path: Path) -> None:
+    y = xr.DataArray(np.arange(8.0), dims="x", name="y").to_dataset()
+    y.to_netcdf(tmp_path / "y.nc", engine="h5netcdf")
+    y.to_zarr(tmp_path / "y.zarr", zarr_format=2)
+    with h5py.File(tmp_path / "y.nc") as file:
+        found = [
+            origin(convert_legacy_graph(dict(lazy.__dask_graph__())), (lazy.name, *(0,) * lazy.ndim))
+            for lazy in (
+                (xr.open_dataset(tmp_path / "y.nc", engine="h5netcdf", chunks={"x": 4}).y * 2).data,
+                (xr.open_zarr(tmp_path / "y.zarr", chunks={"x": 4}).y + 1).data,
+                da.from_zarr(tmp_path / "y.zarr" / "y") - 1,
+                da.from_array(file["y"], chunks=4).mean(),
+                da.ones(4),
+            )
+        ]
+    zarr = f"{tmp_path}/y.zarr/y"
+    assert found == [f"{tmp_path}/y.nc", f"file://{zarr}", zarr, f"{tmp_path}/y.nc", ""]
