@@ -1,28 +1,30 @@
-"""The runner for a dask.distributed cluster, and what its tasks are on the wire."""
+"""The runner for a dask.distributed cluster."""
 
 from __future__ import annotations
 
 import pickle
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass
 from itertools import compress
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import cloudpickle
 import numpy as np
 from dask._task_spec import DataNode
+from dask.utils import key_split
 
 from dfit.data.graph import Upstream, Work, is_future
 from dfit.data.subset import SamplePlan
-from dfit.errors import InputError
+from dfit.errors import WorkerError
 from dfit.fingerprint import of_values
-from dfit.reduce.draw import DrawReport, draw_partition
 from dfit.reduce.job import Job, Point
 from dfit.reduce.kept import first_of_each, require_room, size_in_bytes
-from dfit.reduce.reading import Held, bytes_read, read
-from dfit.reduce.runners import OnDrawn, OnReport, unfinished
-from dfit.reduce.task import Report, accumulate, combine_reports
+from dfit.reduce.pieces import Piece, Pieces, refuse_draw, words_for
+from dfit.reduce.pulse import REMEDY, Pulse
+from dfit.reduce.runners import OnDrawn, OnReport
+from dfit.reduce.task import Report, failed
 from dfit.reduce.tree import Forest
+from dfit.reduce.wire import accumulate_pickled, combine_pickled, draw_pickled, pickled, read_pickled
 
 if TYPE_CHECKING:
     from distributed import Client, Future
@@ -32,7 +34,33 @@ if TYPE_CHECKING:
 COMBINE_ABOVE = 256
 FAN_IN = 16
 
-AnyReport = TypeVar("AnyReport", Report, DrawReport)
+# Tasks that do the work of a piece, by the first words of their keys.
+OWN_TASKS = {"dfit-partition", "dfit-read", "dfit-sample", "dfit-combine"}
+
+
+@dataclass(eq=False)
+class Sent(Piece):
+    """A piece as it travels.
+
+    Attributes
+    ----------
+    blob, light : the pickled work, and the same without its data.
+    held : future of its arrays, where they are kept.
+    """
+
+    blob: bytes
+    light: bytes
+    held: Future | None = None
+
+    def drop(self) -> None:
+        """Let go of its arrays."""
+        if self.held is not None:
+            self.held.release()  # not by forgetting it: the traceback of an error may hold it for long
+        self.held = None
+
+
+Start = Callable[[list[Sent]], "list[Future]"]
+GiveUp = Callable[[Sent, str, BaseException], None]
 
 
 class ClusterRunner:
@@ -49,23 +77,25 @@ class ClusterRunner:
 
         shield_workers(client)
         self._client = client
-        self._works = upstream.works
-        self._blobs = [_pickled(work) for work in upstream.works]
-        # Sent in every pass: where a partition's arrays are kept they must not travel again.
-        self._light = [cloudpickle.dumps(work.without_data()) for work in upstream.works] if keep else []
         self._keep = keep
-        self.reads_again = not keep and any(work.graph for work in self._works)
-        self._arrays: dict[int, Future] = {}
+        self._pieces = Pieces(upstream.works, self._sent)
+        self.splits = self._pieces.splits
+        self.reads_again = not keep and any(work.graph for work in upstream.works)
         sample = self._submit(upstream.kept_graph, first_of_each(upstream))
         new = {k: f for k, f in sample.items() if not is_future(upstream.kept_graph[k])}
         if new:
-            sizes = {k: client.submit(size_in_bytes, f, pure=False).result() for k, f in new.items()}
+            sizes = self._sizes(new)
             require_room(upstream, lambda key: sizes.get(key, 0), room)
         self._kept = self._submit(upstream.kept_graph, upstream.kept)
         self._constants: Any = {}
         if constants:
             key = f"dfit-constants-{of_values(constants)}"
             self._constants = self._submit({key: DataNode(key, dict(constants))}, [key])[key]
+
+    def _sent(self, work: Work, first_chunk: int) -> Sent:
+        # The light form is sent in every pass: where arrays are kept they must not travel again.
+        light = cloudpickle.dumps(work.without_data()) if self._keep else b""
+        return Sent(work, first_chunk, pickled(work), light)
 
     def _submit(self, graph: dict[Any, Any], keys: Sequence[Any]) -> dict[Any, Any]:
         """Futures of keys; those that the user has persisted are there already."""
@@ -74,46 +104,57 @@ class ClusterRunner:
         found = self._client.get(graph, asked, sync=False) if asked else []
         return {**there, **dict(zip(asked, found, strict=True))}
 
+    def _sizes(self, values: Mapping[Any, Future]) -> dict[Any, int]:
+        """Bytes of the values of some keys."""
+        from distributed import as_completed
+
+        of = {self._client.submit(size_in_bytes, f, pure=False): key for key, f in values.items()}
+        found = Pulse(self._client).results(as_completed(of, loop=self._client.loop))
+        return {of[future]: future.result() if size is None else size for future, size in found}
+
     def run(
         self, job: Job, point: Point, done: Forest, on_report: OnReport, plan: SamplePlan | None = None
     ) -> None:
-        shares = plan.by_partition if plan else {}
-        works = list(unfinished(self._works, done))
-        futures = self._client.map(
-            accumulate_pickled,
-            *self._operands(job, works),
-            [pickle.dumps(shares.get(w.partition.index, ())) for w in works],
-            job=job,
-            point=point,
-            constants=self._constants,
-            done=done,
-            pure=False,
-            key="dfit-partition",
-        )
-        if len(futures) > COMBINE_ABOVE:
-            runs = [futures[i : i + FAN_IN] for i in range(0, len(futures), FAN_IN)]
-            form = job.recipe.layout.form
-            futures = self._client.map(combine_pickled, runs, form=form, pure=False, key="dfit-combine")
-        self._take(futures, on_report)
+        def start(pieces: list[Sent]) -> list[Future]:
+            return self._client.map(
+                accumulate_pickled,
+                *self._operands(job, pieces),
+                [pickle.dumps(piece.shares(plan)) for piece in pieces],
+                job=job,
+                point=point,
+                constants=self._constants,
+                done=done,
+                pure=False,
+                key="dfit-partition",
+            )
+
+        def give_up(piece: Sent, kind: str, error: BaseException) -> None:
+            on_report(failed(piece.work, kind, type(error).__name__, str(error)))
+
+        pieces = self._pieces.to_sum(done)
+        form = job.recipe.layout.form if len(pieces) > COMBINE_ABOVE else None
+        self._collect(start, pieces, on_report, give_up, form)
 
     def draw(self, job: Job, plan: SamplePlan, on_drawn: OnDrawn) -> None:
-        futures = self._client.map(
-            draw_pickled,
-            *self._operands(job, [self._works[index] for index in plan.by_partition]),
-            [pickle.dumps(shares) for shares in plan.by_partition.values()],
-            job=job,
-            pure=False,
-            key="dfit-sample",
-        )
-        self._take(futures, on_drawn)
+        def start(pieces: list[Sent]) -> list[Future]:
+            return self._client.map(
+                draw_pickled,
+                *self._operands(job, pieces),
+                [pickle.dumps(piece.shares(plan)) for piece in pieces],
+                job=job,
+                pure=False,
+                key="dfit-sample",
+            )
 
-    def _operands(self, job: Job, works: Sequence[Work]) -> tuple[list[Any], ...]:
+        self._collect(start, self._pieces.to_draw_from(plan), on_drawn, refuse_draw)
+
+    def _operands(self, job: Job, pieces: Sequence[Sent]) -> tuple[list[Any], ...]:
         """Works, their kept values, their arrays where they are kept, and whether these are read now."""
-        blobs = [self._blobs[w.partition.index] for w in works]
-        kept = [[self._kept[key] for key in w.needs] for w in works]
+        blobs = [piece.blob for piece in pieces]
+        kept = [[self._kept[key] for key in piece.work.needs] for piece in pieces]
         if not self._keep:
-            return blobs, kept, [None] * len(works), [False] * len(works)
-        new = [w.partition.index not in self._arrays for w in works]
+            return blobs, kept, [None] * len(pieces), [False] * len(pieces)
+        new = [piece.held is None for piece in pieces]
         made = self._client.map(
             read_pickled,
             [*compress(blobs, new)],
@@ -122,87 +163,87 @@ class ClusterRunner:
             pure=False,
             key="dfit-read",
         )
-        self._arrays.update({w.partition.index: f for w, f in zip(compress(works, new), made, strict=True)})
-        arrays = [self._arrays[w.partition.index] for w in works]
-        return [self._light[w.partition.index] for w in works], [[] for _ in works], arrays, new
+        for piece, future in zip(compress(pieces, new), made, strict=True):
+            piece.held = future
+        return [piece.light for piece in pieces], [[] for _ in pieces], [piece.held for piece in pieces], new
 
-    def _take(self, futures: list[Any], take: Callable[[Any], None]) -> None:
-        """Hand on the reports of tasks as they complete."""
+    def _collect(
+        self,
+        start: Start,
+        pieces: list[Sent],
+        take: Callable[[Any], None],
+        give_up: GiveUp,
+        form: str | None = None,
+    ) -> None:
+        """Hand on the reports of tasks as they complete; reports of a ``form`` are combined before.
+
+        A piece over which memory runs out is run as two.
+        """
         from distributed import as_completed
 
+        tasks = dict(zip(start(pieces), pieces, strict=True))
+        runs = {} if form is None else self._combined(list(tasks), form)
+        waiting = as_completed(runs or tasks, loop=self._client.loop)
         try:
-            for _, blob in as_completed(futures, with_results=True):
-                for report in pickle.loads(blob):
-                    take(report)
+            for future, blob in Pulse(self._client).results(waiting):
+                parts = runs.pop(future, None)
+                again: list[Sent] = []
+                if blob is not None:
+                    for part, report in zip(parts or [future], pickle.loads(blob), strict=True):
+                        again += self._take(tasks.pop(part), report, take)
+                elif parts is not None:  # one of them has failed, and tells it itself
+                    waiting.update(parts)
+                else:
+                    again = self._after_error(future, tasks.pop(future), give_up)
+                if again:
+                    more = dict(zip(start(again), again, strict=True))
+                    tasks.update(more)
+                    waiting.update(more)
         finally:
             # After an error or an interrupt nothing of the pass may go on running.
-            self._client.cancel([f for f in futures if not f.done()])
+            if self._client.status == "running":
+                self._client.cancel([f for f in (*tasks, *runs) if not f.done()])
+
+    def _combined(self, futures: Sequence[Future], form: str) -> dict[Future, Sequence[Future]]:
+        """Futures of combined reports, and what each of them combines."""
+        runs = [futures[i : i + FAN_IN] for i in range(0, len(futures), FAN_IN)]
+        made = self._client.map(combine_pickled, runs, form=form, pure=False, key="dfit-combine")
+        return dict(zip(made, runs, strict=True))
+
+    def _take(self, piece: Sent, report: Any, take: Callable[[Any], None]) -> list[Sent]:
+        """Hand on the report of a piece; pieces to be run instead, where memory ran out."""
+        failure = report.failure if isinstance(report, Report) else None
+        if failure is not None:
+            piece.drop()  # what could not be read is read again by the next pass
+            if failure.kind == "memory" and (halves := self._pieces.halves(piece, words_for("memory"))):
+                return halves
+        take(piece.placed(report))
+        return []
+
+    def _after_error(self, future: Future, piece: Sent, give_up: GiveUp) -> list[Sent]:
+        """Pieces to be run instead of one whose task erred; other errors than of memory are raised."""
+        from distributed import CancelledError, KilledWorker
+
+        kind = "memory"
+        try:
+            future.result()
+        except MemoryError as error:
+            reason: BaseException = error
+        except KilledWorker as error:
+            if key_split(error.task) not in OWN_TASKS:
+                raise WorkerError(f"what several partitions share could not be computed: {error}") from error
+            kind, reason = "killed", error
+        except CancelledError as error:
+            Pulse(self._client).require()
+            raise WorkerError(f"the cluster has dropped a task of the fit: {error}. {REMEDY}") from error
+        piece.drop()
+        halves = self._pieces.halves(piece, words_for(kind))
+        if not halves:
+            give_up(piece, kind, reason)
+        return halves
 
     def close(self) -> None:
-        for future in self._arrays.values():
-            future.release()  # not by forgetting it: the traceback of an error may hold it for long
-        self._arrays.clear()
+        for piece in self._pieces.all():
+            piece.drop()
         self._kept.clear()
         self._constants = {}
-
-
-def _pickled(work: Work) -> bytes:
-    try:
-        return cloudpickle.dumps(work)
-    except TypeError as error:
-        raise InputError(
-            f"the data cannot be sent to the workers: {error}. Let every worker open the file, type: "
-            'xr.open_dataset(path, engine="h5netcdf", phony_dims="sort", chunks={}) for HDF5 and NetCDF, '
-            "or xr.open_zarr(path)"
-        ) from error
-
-
-def read_pickled(blob: bytes, kept: Sequence[Any], *, job: Job) -> Held:
-    """`read` for a pickled work."""
-    return read(job, cloudpickle.loads(blob), kept)
-
-
-def accumulate_pickled(
-    blob: bytes,
-    kept: Sequence[Any],
-    held: Held | None,
-    read_now: bool,
-    shares: bytes,
-    *,
-    job: Job,
-    point: Point,
-    constants: Mapping[str, np.ndarray],
-    done: Forest,
-) -> bytes:
-    """`accumulate` for a pickled work, whose arrays may be there already; the report as one run of bytes.
-
-    Left to itself distributed sends each of the many small arrays of a report apart.
-    """
-    work = cloudpickle.loads(blob)
-    store = None if held is None else {work.partition.index: held}
-    report = accumulate(job, work, point, constants, kept, done, store, pickle.loads(shares))
-    return pickle.dumps([_with_read(report, work, held if read_now else None)])
-
-
-def draw_pickled(
-    blob: bytes, kept: Sequence[Any], held: Held | None, read_now: bool, shares: bytes, *, job: Job
-) -> bytes:
-    """`draw_partition` for a pickled work, whose arrays may be there already."""
-    work = cloudpickle.loads(blob)
-    store = None if held is None else {work.partition.index: held}
-    report = draw_partition(job, work, pickle.loads(shares), kept, store)
-    return pickle.dumps([_with_read(report, work, held if read_now else None)])
-
-
-def _with_read(report: AnyReport, work: Work, held: Held | None) -> AnyReport:
-    """The report, with what another task has read for this one."""
-    if held is None:
-        return report
-    if isinstance(report, Report):
-        report = replace(report, retries=held.retries)
-    return replace(report, bytes_read=bytes_read(work, held))
-
-
-def combine_pickled(blobs: Sequence[bytes], form: str) -> bytes:
-    """`combine_reports` for pickled reports."""
-    return pickle.dumps(combine_reports([report for blob in blobs for report in pickle.loads(blob)], form))

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import sys
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -16,7 +17,8 @@ import dask
 import dask.local
 import dask.threaded
 import numpy as np
-from dask._task_spec import DataNode, Task, cull
+from dask._task_spec import DataNode, cull
+from dask._task_spec import Task as GraphTask
 from dask.callbacks import Callback
 
 from dfit.data.graph import Upstream, Work
@@ -24,9 +26,10 @@ from dfit.data.subset import SamplePlan
 from dfit.reduce.draw import DrawReport, draw_partition
 from dfit.reduce.job import Job, Point
 from dfit.reduce.kept import first_of_each, require_room, size_in_bytes
+from dfit.reduce.pieces import Piece, Pieces, refuse_draw, words_for
 from dfit.reduce.reading import Held
 from dfit.reduce.task import Report, accumulate
-from dfit.reduce.tree import Forest, covers
+from dfit.reduce.tree import Forest
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -34,15 +37,22 @@ if TYPE_CHECKING:
 Get = Callable[..., Any]
 OnReport = Callable[[Report], None]
 OnDrawn = Callable[[DrawReport], None]
+Task = Callable[[], Any]
 
 
 class Runner(Protocol):
     """Maps `accumulate` or `draw_partition` over the partitions, wherever that is.
 
-    ``reads_again``: whether what one pass has read the next must read again.
+    A partition over which memory runs out is run in pieces from then on, with the same leaves.
+
+    Attributes
+    ----------
+    reads_again : whether what one pass has read the next must read again.
+    splits : (partition, why and how in words) of every piece that became two.
     """
 
     reads_again: bool
+    splits: list[tuple[int, str]]
 
     def run(
         self, job: Job, point: Point, done: Forest, on_report: OnReport, plan: SamplePlan | None = None
@@ -64,18 +74,30 @@ def scheduler_of(collections: Sequence[Any]) -> tuple[Get | None, Client | None]
     return get, None
 
 
+@dataclass(eq=False)
+class Local(Piece):
+    """A piece, and what this process keeps of its data, if it does."""
+
+    store: dict[int, Held] | None
+
+    def drop(self) -> None:
+        """Let go of its data."""
+        if self.store is not None:
+            self.store.clear()
+
+
 class LocalRunner:
     """Tasks in this process, or wherever a local ``get`` sends them."""
 
     def __init__(
         self, upstream: Upstream, constants: Mapping[str, np.ndarray], get: Get | None, keep: bool, room: int
     ) -> None:
-        self._works = upstream.works
         self._constants = dict(constants)
         self._get = get or dask.threaded.get
-        here = self._get in (dask.threaded.get, dask.local.get_sync)
-        self._store: dict[int, Held] | None = {} if keep and here else None
-        self.reads_again = self._store is None and any(work.graph for work in self._works)
+        keeps = keep and self._get in (dask.threaded.get, dask.local.get_sync)
+        self._pieces = Pieces(upstream.works, lambda work, k: Local(work, k, {} if keeps else None))
+        self.splits = self._pieces.splits
+        self.reads_again = not keeps and any(work.graph for work in upstream.works)
         self._kept = self._compute_kept(upstream, room)
 
     def _compute_kept(self, shared: Upstream, room: int) -> dict[Any, Any]:
@@ -90,30 +112,62 @@ class LocalRunner:
     def run(
         self, job: Job, point: Point, done: Forest, on_report: OnReport, plan: SamplePlan | None = None
     ) -> None:
-        shares = plan.by_partition if plan else {}
+        def task(piece: Local) -> Task:
+            given = self._constants, self._kept_of(piece.work), done, piece.store, piece.shares(plan)
+            return partial(accumulate, job, piece.work, point, *given)
 
-        def operands(work: Work) -> tuple[Any, ...]:
-            given = shares.get(work.partition.index, ())
-            return job, work, point, self._constants, self._kept_of(work), done, self._store, given
-
-        self._map(accumulate, [operands(work) for work in unfinished(self._works, done)], on_report)
+        self._map(task, self._pieces.to_sum(done), on_report)
 
     def draw(self, job: Job, plan: SamplePlan, on_drawn: OnDrawn) -> None:
-        works = [(self._works[index], shares) for index, shares in plan.by_partition.items()]
-        operands = [(job, work, shares, self._kept_of(work), self._store) for work, shares in works]
-        self._map(draw_partition, operands, on_drawn)
+        def task(piece: Local) -> Task:
+            return partial(
+                draw_partition, job, piece.work, piece.shares(plan), self._kept_of(piece.work), piece.store
+            )
+
+        self._map(task, self._pieces.to_draw_from(plan), on_drawn)
 
     def _map(
-        self, task: Callable[..., Any], operands: Sequence[tuple[Any, ...]], take: Callable[[Any], None]
+        self, task: Callable[[Local], Task], pieces: Sequence[Local], take: Callable[[Any], None]
     ) -> None:
-        if len(operands) == 1:
-            take(task(*operands[0]))
+        """Hand on the reports of pieces as they complete; those over which memory ran out come last."""
+        short: list[Local] = []
+
+        def look(piece: Local, outcome: Any) -> None:
+            if _out_of_memory(outcome):
+                piece.drop()
+                short.append(piece)
+            else:
+                take(piece.placed(outcome))
+
+        self._run_tasks([partial(_tried, task(piece)) for piece in pieces], lambda k, o: look(pieces[k], o))
+        for piece in short:
+            self._alone(task, piece, take)
+
+    def _alone(self, task: Callable[[Local], Task], piece: Local, take: Callable[[Any], None]) -> None:
+        """Run a piece as two, or again where it cannot be parted, with no task beside it."""
+        for part in self._pieces.halves(piece, words_for("memory")) or [piece]:
+            outcome = _tried(task(part))
+            if not _out_of_memory(outcome):
+                take(part.placed(outcome))
+                continue
+            part.drop()
+            if part is not piece:
+                self._alone(task, part, take)
+            elif isinstance(outcome, MemoryError):
+                refuse_draw(piece, "memory", outcome)
+            else:
+                take(outcome)
+
+    def _run_tasks(self, tasks: Sequence[Task], take: Callable[[int, Any], None]) -> None:
+        """Run tasks where ``get`` sends them; what each gives is handed on with its number."""
+        if len(tasks) == 1:
+            take(0, tasks[0]())
             return
         name = f"dfit-{uuid.uuid4().hex}"
-        graph = {(name, i): Task((name, i), partial(task, *args)) for i, args in enumerate(operands)}
+        graph = {(name, k): GraphTask((name, k), task) for k, task in enumerate(tasks)}
 
         def posttask(key: Any, value: Any, dsk: Any, state: Any, worker: Any) -> None:
-            take(value)
+            take(key[1], value)
 
         with Callback(posttask=posttask):
             self._get(graph, list(graph))
@@ -122,13 +176,19 @@ class LocalRunner:
         return [self._kept[key] for key in work.needs]
 
     def close(self) -> None:
-        self._store = None
+        for piece in self._pieces.all():
+            piece.drop()
         self._kept.clear()
 
 
-def unfinished(works: Sequence[Work], done: Forest) -> Iterator[Work]:
-    """Works with a leaf that is not done."""
-    for work in works:
-        p = work.partition
-        if not done or not all(covers(done, leaf) for leaf in range(p.first_leaf, p.first_leaf + p.leaves)):
-            yield work
+def _tried(task: Task) -> Any:
+    """What a task gives, or the `MemoryError` that it raised."""
+    try:
+        return task()
+    except MemoryError as error:
+        return error.with_traceback(None)  # whose frames hold what memory was asked for
+
+
+def _out_of_memory(outcome: Any) -> bool:
+    failure = outcome.failure if isinstance(outcome, Report) else None
+    return isinstance(outcome, MemoryError) or (failure is not None and failure.kind == "memory")

@@ -1,0 +1,118 @@
+"""Pieces of partitions: what one task sums. A whole partition, until memory has run out over it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Generic, NoReturn, TypeVar
+
+from dfit.data.drawing import Share
+from dfit.data.graph import Work, split
+from dfit.data.subset import SamplePlan
+from dfit.errors import WorkerError
+from dfit.reduce.task import Report
+from dfit.reduce.tree import Forest, covers
+
+logger = logging.getLogger("dfit")
+
+
+@dataclass(eq=False)
+class Piece:
+    """Work of one task, whose first chunk has the number ``first_chunk`` in its partition."""
+
+    work: Work
+    first_chunk: int
+
+    @property
+    def partition(self) -> int:
+        return self.work.partition.index
+
+    def has_work(self, done: Forest) -> bool:
+        """Whether a leaf is not done."""
+        p = self.work.partition
+        return not done or not all(covers(done, k) for k in range(p.first_leaf, p.first_leaf + p.leaves))
+
+    def shares(self, plan: SamplePlan | None) -> tuple[Share, ...]:
+        """What its chunks give to a sample, by their numbers in the piece."""
+        last = self.first_chunk + len(self.work.partition.chunks)
+        return tuple(
+            replace(share, chunk=share.chunk - self.first_chunk)
+            for share in (plan.by_partition.get(self.partition, ()) if plan else ())
+            if self.first_chunk <= share.chunk < last
+        )
+
+    def placed(self, report: Any) -> Any:
+        """The report of its task, with the numbers that the chunks have in the partition."""
+        if not isinstance(report, Report) or not report.trouble:
+            return report
+        k = self.first_chunk
+        moved = [(what, count, range(c.start + k, c.stop + k)) for what, count, c in report.trouble]
+        return replace(report, trouble=tuple(moved))
+
+
+AnyPiece = TypeVar("AnyPiece", bound=Piece)
+
+
+class Pieces(Generic[AnyPiece]):
+    """Pieces of all partitions: one each, more where memory has run out.
+
+    Parameters
+    ----------
+    make : gives the runner's own kind of piece, from its work and the number of its first chunk.
+
+    Attributes
+    ----------
+    splits : (partition, why and how in words), in the order in which they happened.
+    """
+
+    def __init__(self, works: Sequence[Work], make: Callable[[Work, int], AnyPiece]) -> None:
+        self._make = make
+        self._of = {work.partition.index: [make(work, 0)] for work in works}
+        self.splits: list[tuple[int, str]] = []
+
+    def all(self) -> list[AnyPiece]:
+        """Every piece, in the order of the data."""
+        return [piece for pieces in self._of.values() for piece in pieces]
+
+    def to_sum(self, done: Forest) -> list[AnyPiece]:
+        """Pieces that a pass must sum."""
+        return [piece for piece in self.all() if piece.has_work(done)]
+
+    def to_draw_from(self, plan: SamplePlan) -> list[AnyPiece]:
+        """Pieces that give points to a sample."""
+        return [piece for index in plan.by_partition for piece in self._of[index] if piece.shares(plan)]
+
+    def halves(self, piece: AnyPiece, why: str) -> list[AnyPiece]:
+        """Two pieces that stand for this one from now on; none where it cannot be parted.
+
+        Their leaves are those of the piece, so the sums keep their bits.
+        """
+        works = split(piece.work)
+        if len(works) == 1:
+            return []
+        halves = [self._make(works[0], piece.first_chunk)]
+        halves.append(self._make(works[1], piece.first_chunk + len(works[0].partition.chunks)))
+        pieces = self._of[piece.partition]
+        at = pieces.index(piece)
+        pieces[at : at + 1] = halves
+        before, after = (work.partition.leaves for work in (piece.work, works[0]))
+        detail = f"{why}: {before} leaves in one task, from now on {after} and {before - after} in two"
+        self.splits.append((piece.partition, detail))
+        logger.warning("partition %d: %s", piece.partition, detail)
+        return halves
+
+
+def refuse_draw(piece: Piece, kind: str, error: BaseException) -> NoReturn:
+    """Raise what a sample cannot do without."""
+    raise WorkerError(
+        f"partition {piece.partition} cannot be read for the sample, {words_for(kind)} "
+        f"({type(error).__name__}: {error}). Type: y = y.chunk(...) with smaller chunks, or give the workers "
+        "more memory",
+        partition=piece.partition,
+    ) from error
+
+
+def words_for(kind: str) -> str:
+    """What a kind of failure means."""
+    return {"memory": "memory ran out", "killed": "its worker was killed again and again"}[kind]

@@ -1,0 +1,82 @@
+"""Tasks of a cluster as they travel: pickled works in, reports as one run of bytes out."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import cloudpickle
+import numpy as np
+
+from dfit.data.graph import Work
+from dfit.errors import InputError
+from dfit.reduce.draw import draw_partition
+from dfit.reduce.job import Job, Point
+from dfit.reduce.reading import Held, bytes_read, read
+from dfit.reduce.task import Report, accumulate, combine_reports
+from dfit.reduce.tree import Forest
+
+
+def pickled(work: Work) -> bytes:
+    """The work as bytes; an `InputError` if its data cannot leave this process."""
+    try:
+        return cloudpickle.dumps(work)
+    except TypeError as error:
+        raise InputError(
+            f"the data cannot be sent to the workers: {error}. Let every worker open the file, type: "
+            'xr.open_dataset(path, engine="h5netcdf", phony_dims="sort", chunks={}) for HDF5 and NetCDF, '
+            "or xr.open_zarr(path)"
+        ) from error
+
+
+def read_pickled(blob: bytes, kept: Sequence[Any], *, job: Job) -> Held:
+    """`read` for a pickled work."""
+    return read(job, cloudpickle.loads(blob), kept)
+
+
+def accumulate_pickled(
+    blob: bytes,
+    kept: Sequence[Any],
+    held: Held | None,
+    read_now: bool,
+    shares: bytes,
+    *,
+    job: Job,
+    point: Point,
+    constants: Mapping[str, np.ndarray],
+    done: Forest,
+) -> bytes:
+    """`accumulate` for a pickled work, whose arrays may be there already; the report as one run of bytes.
+
+    Left to itself distributed sends each of the many small arrays of a report apart.
+    """
+    work = cloudpickle.loads(blob)
+    store = None if held is None else {work.partition.index: held}
+    report = accumulate(job, work, point, constants, kept, done, store, pickle.loads(shares))
+    return pickle.dumps([_with_read(report, work, held if read_now else None)])
+
+
+def draw_pickled(
+    blob: bytes, kept: Sequence[Any], held: Held | None, read_now: bool, shares: bytes, *, job: Job
+) -> bytes:
+    """`draw_partition` for a pickled work, whose arrays may be there already."""
+    work = cloudpickle.loads(blob)
+    store = None if held is None else {work.partition.index: held}
+    report = draw_partition(job, work, pickle.loads(shares), kept, store)
+    return pickle.dumps([_with_read(report, work, held if read_now else None)])
+
+
+def _with_read(report: Any, work: Work, held: Held | None) -> Any:
+    """The report, with what another task has read for this one."""
+    if held is None:
+        return report
+    if isinstance(report, Report):
+        report = replace(report, retries=held.retries)
+    return replace(report, bytes_read=bytes_read(work, held))
+
+
+def combine_pickled(blobs: Sequence[bytes], form: str) -> bytes:
+    """`combine_reports` for pickled reports."""
+    return pickle.dumps(combine_reports([report for blob in blobs for report in pickle.loads(blob)], form))
