@@ -76,3 +76,13 @@ def warn_float32(model: Model) -> None:
             f"the model {model.name} reads the float32 JAX array {', '.join(map(repr, found))}, which limits a "
             f"float64 fit to about 7 digits: type constants={{{name!r}: np.asarray(values, dtype=float)}}",
         )
+
+
+def warn_narrow(model: Model, dtype: np.dtype) -> None:
+    """Warn of a NumPy model whose values have too few digits to be differentiated by differences."""
+    if dtype.itemsize < 8 * (2 if dtype.kind == "c" else 1):
+        warn(
+            f"the model {model.name} returns {dtype}, of which finite differences leave about "
+            f"{2 if dtype.itemsize > 2 else 0} digits of a derivative, so the fit may not converge: compute in "
+            "float64, type np.asarray(array, dtype=float) for what the model reads",
+        )

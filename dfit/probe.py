@@ -11,7 +11,7 @@ import jax
 import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr
 
-from dfit.advice import raised, warn_float32, warn_untraceable
+from dfit.advice import raised, warn_float32, warn_narrow, warn_untraceable
 from dfit.elementwise import acts_pointwise
 from dfit.errors import ModelError
 from dfit.fingerprint import NEW, NPOINTS, derivatives_of, fresh, of_program, predict, program_of, tangents
@@ -63,7 +63,7 @@ def traced(model: Model, parameters: Parameters) -> str | None:
         return None
     except Exception as error:
         raise raised(model, error) from error
-    _check_result(model, shape, NPOINTS)
+    require_prediction(model, shape, NPOINTS)
     outline = _outline(model, prediction)
     if outline not in _differentiated:
         key = _differentiable(model, parameters)
@@ -105,7 +105,7 @@ def _require_numpy(model: Model, parameters: Parameters, error: Exception) -> No
     points = [np.linspace(1.0, 2.0, NPOINTS) for _ in model.coords]
     theta = parameters.expand(parameters.init[list(parameters.varying)].tolist())
     try:
-        with np.errstate(all="ignore"), warnings.catch_warnings():
+        with float64_on_cpu(), np.errstate(all="ignore"), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             model(theta, points)
             if model.jac is not None:
@@ -160,10 +160,12 @@ def check(
     points = [np.asarray(c, dtype=np.float64)[chosen] for c in coords]
     run = _runner(model, predict(model, parameters), parameters, is_traceable)
     whole = run(points)
-    _check_result(model, whole, len(chosen), points, complex_data)
+    require_prediction(model, whole, len(chosen), points, complex_data)
     if model.jac is not None:
         derivatives = _runner(model, derivatives_of(model, parameters), parameters, is_traceable)(points)
-        _check_derivatives(model, derivatives, len(chosen))
+        require_derivatives(model, derivatives, len(chosen))
+    elif not is_traceable:
+        warn_narrow(model, np.asarray(whole).dtype)
     whole = np.broadcast_to(np.asarray(whole), (len(chosen),))
     # what one rounding of the coordinates does, towards their middle to stay where the model is defined
     nudged = run([np.nextafter(c, np.median(c)) for c in points])
@@ -188,7 +190,8 @@ def _runner(
     def run(points: Sequence[np.ndarray]) -> Any:
         try:
             if not is_traceable:
-                return func(varying, fixed, model.constants, points)
+                with float64_on_cpu():  # it may call jax.numpy
+                    return func(varying, fixed, model.constants, points)
             with float64_on_cpu(), fresh(key):
                 return np.asarray(compiled(varying, fixed, model.constants, tuple(points)))
         except Exception as error:
@@ -197,7 +200,8 @@ def _runner(
     return run
 
 
-def _check_derivatives(model: Model, derivatives: Any, npoints: int) -> None:
+def require_derivatives(model: Model, derivatives: Any, npoints: int) -> None:
+    """Refuse derivatives (n, p) of a user's own `jac` that have another shape."""
     shape = np.shape(derivatives)
     expected = (npoints, len(model.param_names))
     if shape != expected:
@@ -207,14 +211,14 @@ def _check_derivatives(model: Model, derivatives: Any, npoints: int) -> None:
         )
 
 
-def _check_result(
+def require_prediction(
     model: Model,
     result: Any,
     npoints: int,
     points: Sequence[np.ndarray] | None = None,
     complex_data: bool = True,
 ) -> None:
-    """Refuse a prediction that is not one number for each of `npoints` points."""
+    """Refuse a prediction that is not one floating-point number for each of `npoints` points."""
     sample = "" if points is None else "; tried with " + _shown(model, points)
     advice = f"return one number per point, an array of shape ({npoints},) for {npoints} points"
     if result is None:
@@ -225,6 +229,11 @@ def _check_result(
             f"the model {model.name} returned a {type(result).__name__}, expected an array: "
             f"type return jnp.stack([...]), or jnp.sum(jnp.stack([...]), axis=0)"
         )
+    if isinstance(result, np.ma.MaskedArray):
+        raise ModelError(
+            f"the model {model.name} returned a masked array{sample}: type .filled(value), "
+            "or leave points out by where="
+        )
     if not is_abstract:
         result = np.asarray(result)
     if result.shape not in ((npoints,), ()):
@@ -232,7 +241,13 @@ def _check_result(
             f"the model {model.name} returned shape {tuple(result.shape)} for {npoints} points{sample}: {advice}"
         )
     kind = np.dtype(result.dtype).kind
-    if kind not in "biufc":
+    if kind in "biu":
+        raise ModelError(
+            f"the model {model.name} returned values of dtype {result.dtype}{sample}: whole numbers do not follow "
+            "a small change of the parameters, so a fit sees no effect of them. Type return 1.0 * (...) where "
+            "they are meant, else leave out what rounds"
+        )
+    if kind not in "fc":
         raise ModelError(f"the model {model.name} returned values of dtype {result.dtype}{sample}: {advice}")
     if kind == "c" and not complex_data:
         raise ModelError(

@@ -19,17 +19,21 @@ import jax.numpy as jnp
 import numpy as np
 
 from dfit import fingerprint
+from dfit.advice import raised
 from dfit.core.differences import differences
 from dfit.core.kernel import Layout, Leaf, Scalars, as_given, forward, leaf_kernel, row_kernel
 from dfit.core.sums import Sums
-from dfit.errors import WorkerError
+from dfit.errors import ModelError, WorkerError
 from dfit.model import Model
 from dfit.parameters import Parameters
 from dfit.precision import float64_on_cpu
+from dfit.reduce.plain import PlainModel, placed
 
 KERNELS_KEPT = 64
 # Two thirds of the compiler's time, and the code is as fast: loops over a block and small matrices.
 COMPILER = {"xla_cpu_use_fusion_emitters": False}
+
+FROM_CALLBACK = "CpuCallback error"  # how JAX reports what a function raised that compiled code calls
 
 
 @dataclass(frozen=True)
@@ -90,7 +94,10 @@ class Kernel:
 
     def _predict(self, theta: Any, coords: Sequence[Any], context: Any) -> Any:
         held, constants = context
-        f = self._model(self._parameters.expand(theta, held), coords, constants)
+        try:
+            f = self._model(self._parameters.expand(theta, held), coords, constants)
+        except Exception as error:  # of this number of points only: it has been tried with others
+            raise raised(self._model, error) from error
         return jnp.broadcast_to(jnp.asarray(f), coords[0].shape)
 
     def _jacobian(self, theta: Any, coords: Sequence[Any], context: Any) -> Any:
@@ -104,14 +111,28 @@ class Kernel:
         """What the kernel of the recipe gives for one leaf, as NumPy arrays."""
         if not self.recipe.traceable:
             leaf = leaf._replace(given=self._by_differences(theta, leaf, scalars.context))
-        with float64_on_cpu(), fingerprint.fresh(self.recipe.fingerprint):
-            if not self._ready:
-                # Threads that meet here first would each compile.
-                with self._lock:
-                    out = jax.tree.map(np.asarray, self._compiled(theta, leaf, scalars))
-                    self._ready = True
-                    return out
+        try:
+            with float64_on_cpu(), fingerprint.fresh(self.recipe.fingerprint):
+                return self._run(theta, leaf, scalars)
+        except ModelError as error:
+            raise self._placed(error, theta, leaf, scalars) from error
+        except jax.errors.JaxRuntimeError as error:
+            if FROM_CALLBACK not in str(error):
+                raise
+            raise self._placed(raised(self._model, error), theta, leaf, scalars) from error
+
+    def _run(self, theta: np.ndarray, leaf: Leaf, scalars: Scalars) -> Any:
+        if self._ready:
             return jax.tree.map(np.asarray, self._compiled(theta, leaf, scalars))
+        # Threads that meet here first would each compile.
+        with self._lock:
+            out = jax.tree.map(np.asarray, self._compiled(theta, leaf, scalars))
+            self._ready = True
+            return out
+
+    def _placed(self, error: ModelError, theta: np.ndarray, leaf: Leaf, scalars: Scalars) -> ModelError:
+        full = [float(v) for v in self._parameters.expand(theta, scalars.context[0])]
+        return placed(error, self._model, full, [np.asarray(c[: leaf.n], np.float64) for c in leaf.coords])
 
     def tangent(self, theta: np.ndarray, step: np.ndarray, leaf: Leaf, context: Any) -> np.ndarray:
         """Values f + J step of the model's tangent at theta, at the points of a leaf (S,)."""
@@ -146,22 +167,22 @@ class Kernel:
         # The same stand-in as in the kernel: the model sees no missing value.
         coords = [np.where(valid, c, c[np.argmax(valid)]) for c in coords]
         held, constants = context
+        plain = PlainModel(self._model, constants, coords, self.recipe.layout.is_complex)
         p = self._parameters
         varying = list(p.varying)
 
-        def predict(at: np.ndarray) -> np.ndarray:
-            full = [float(v) for v in p.expand(at, held)]
-            return np.broadcast_to(np.asarray(self._model(full, coords, constants)), (n,))
+        def all_of(at: np.ndarray) -> list[float]:
+            return [float(v) for v in p.expand(at, held)]
 
         typical = np.where(p.init[varying] != 0, np.abs(p.init[varying]), 1.0)
         box = typical, p.lower[varying], p.upper[varying]
         if self._model.jac is None:
-            f, jacobian = differences(predict, theta, *box)
+            f, jacobian = differences(lambda at: plain.predict(all_of(at)), theta, *box)
         else:
             # Parameters as functions of the varying ones: as smooth as ties are, so differences do.
-            full, by_varying = differences(lambda at: np.array(p.expand(at, held), float), theta, *box)
-            f = predict(theta)
-            jacobian = by_varying @ np.asarray(self._model.jacobian(full.tolist(), coords, constants)).T
+            full, by_varying = differences(lambda at: np.array(all_of(at)), theta, *box)
+            f = plain.predict(full.tolist())
+            jacobian = by_varying @ plain.derivatives(full.tolist()).T
         return _padded(f, size), _padded(jacobian, size)
 
 

@@ -61,7 +61,6 @@ TRACED: dict[str, Callable] = {
     "jnp": lambda x, a: jnp.exp(-x / a),
     "operators": lambda x, a: a * x**2,
     "constant": lambda x, a: a,
-    "integers": lambda x, a: (x > a).astype(int),
     "jitted": jax.jit(lambda x, a: jnp.sin(a * x)),
     "NumPy that hands over": lambda x, a: np.ndim(x) * a * x,
 }
@@ -174,6 +173,13 @@ WRONG: dict[str, tuple[Callable, str]] = {
     "a list of tracers": (lambda x, a: [a * v for v in x], r"list, expected an array: type return jnp.stack"),
     "complex": (lambda x, a: jnp.exp(1j * a * x), r"complex values.*x = \[0.1, .*jnp.abs"),
     "text": (lambda x, a: np.full(np.shape(x), "a"), "dtype <U1"),
+    "integers": (lambda x, a: (x > a).astype(int), "dtype int.*return 1.0"),
+    "bools": (lambda x, a: np.asarray(x) > a, "dtype bool.*return 1.0"),
+    "integers by the first of them": (
+        np.vectorize(lambda x, a: a * x if x > 1 else 0),
+        "leave out what rounds",
+    ),
+    "a masked array": (lambda x, a: np.ma.masked_less(a * np.asarray(x), 1), r"masked array.*\.filled\("),
 }
 
 
