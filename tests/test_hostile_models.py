@@ -22,8 +22,7 @@ N, CHUNK = 400, 100
 X = np.linspace(0, 10, N)
 Y = 5 * np.exp(-X / 2) + 1 + np.random.default_rng(0).normal(0, 0.1, N)
 P0 = {"a": 3.0, "tau": 1.0, "c": 0.0}
-LAST = "x = 7.5188 to 10"  # the ranges of the last two chunks
-LAST_TWO = rf"(x = 5.01253 to 7.49373|{LAST})"
+LAST = "x = 7.5188 to 10"  # the ranges of the last chunk
 
 
 @pytest.fixture(autouse=True)
@@ -44,11 +43,11 @@ def decay(x, a, tau, c):
 
 
 def where_late(wrong: Callable) -> Callable:
-    """`decay`, but ``wrong(prediction)`` for points beyond 7, which the trial before the fit does not see."""
+    """`decay`, but ``wrong(prediction)`` in the last chunk, which the trial before the fit does not see."""
 
     def model(x, a, tau, c):
         f = decay(x, a, tau, c)
-        return wrong(f) if np.max(x) > 7 else f
+        return wrong(f) if np.max(x) > 7.5 else f
 
     return model
 
@@ -81,9 +80,7 @@ def test_wrong_in_one_chunk_is_named_with_words_place_and_parameters(what: str) 
     with pytest.raises(ModelError, match=words) as caught:
         fit(where_late(wrong))
     assert "at a = 3, tau = 1, c = 0" in str(caught.value)
-    assert any(
-        f"for 100 points with {place}" in str(caught.value) for place in (LAST, "x = 5.01253 to 7.49373")
-    )
+    assert f"for 100 points with {LAST}" in str(caught.value)
     assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)
 
 
@@ -126,16 +123,16 @@ def test_numbers_in_a_list_are_right() -> None:
 
 def test_a_wrong_jac_of_one_chunk_is_named() -> None:
     def jac(x, a, tau, c):
-        return np.zeros((len(x), 3 if np.max(x) < 7 else 2))
+        return np.zeros((len(x), 3 if np.max(x) < 7.5 else 2))
 
-    words = rf"(?s)jac of the model decay returned shape \(100, 2\).*tau = 1.*{LAST_TWO}"
+    words = rf"(?s)jac of the model decay returned shape \(100, 2\).*tau = 1.*{LAST}"
     with pytest.raises(ModelError, match=words):
         fit(decay, jac=jac)
 
 
 def test_what_compiled_code_calls_is_named_when_it_raises() -> None:
     def host(x):
-        if x.max() > 7:
+        if x.max() > 7.5:
             looked_up(x)
         return -x
 
@@ -144,7 +141,7 @@ def test_what_compiled_code_calls_is_named_when_it_raises() -> None:
         return jax.pure_callback(host, jax.ShapeDtypeStruct(x.shape, jnp.float64), x)
 
     minus.defjvp(lambda primal, tangent: (minus(*primal), -tangent[0]))
-    with pytest.raises(ModelError, match=rf"(?s)no entry in my table.*at a = 3, tau = 1, c = 0.*{LAST_TWO}"):
+    with pytest.raises(ModelError, match=rf"(?s)no entry in my table.*at a = 3, tau = 1, c = 0.*{LAST}"):
         fit(lambda x, a, tau, c: a * jnp.exp(minus(x) / tau) + c)
 
 
