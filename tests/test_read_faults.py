@@ -1,0 +1,137 @@
+"""Reads that fail are tried again; what stays unreadable is named, and never a part of a sum."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import xarray as xr
+import zarr
+
+import dfit
+from dfit.reduce.books import Account
+from dfit.reduce.task import Report
+from tests.serving import Fault, Server, serving
+
+CHUNK, CHUNKS = 2000, 12
+EVERY: list[Fault] = ["reset", "silent", 403, 500, "short", "damaged"]
+PATIENCE_S = 0.3
+
+pytestmark = pytest.mark.usefixtures("small_leaves", "rereading")
+
+
+def decay(t, a, k):
+    return a * jnp.exp(-k * t)
+
+
+def dataset() -> xr.Dataset:
+    rng = np.random.default_rng(8)
+    t = rng.uniform(0, 5, CHUNK * CHUNKS)
+    signal = 2 * np.exp(-1.3 * t) + rng.normal(0, 0.05, t.size)
+    return xr.Dataset({"signal": ("i", signal)}, {"t": ("i", t)}).chunk(i=CHUNK)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a store whose chunks carry checksums."""
+    path = tmp_path_factory.mktemp("served")
+    checked = {"compressors": [zarr.codecs.Crc32cCodec()]}
+    stored = {"encoding": {"signal": checked, "t": checked}, "zarr_format": 3}
+    dataset().to_zarr(path / "data.zarr", **stored)
+    return path
+
+
+@pytest.fixture
+def server(folder: Path) -> Iterator[Server]:
+    with serving(folder) as found:
+        yield found
+
+
+@pytest.fixture
+def reports(monkeypatch: pytest.MonkeyPatch) -> list[Report]:
+    """Reports of all tasks, as they end."""
+    seen: list[Report] = []
+    add = Account.add
+
+    def watched(account: Account, report: Report) -> None:
+        seen.append(report)
+        add(account, report)
+
+    monkeypatch.setattr(Account, "add", watched)
+    return seen
+
+
+def opened(server: Server) -> xr.Dataset:
+    patience = aiohttp.ClientTimeout(sock_read=PATIENCE_S)
+    options = {"client_kwargs": {"timeout": patience}}
+    return xr.open_zarr(f"{server.url}/data.zarr", chunks={}, storage_options=options)
+
+
+def fitted(data: xr.Dataset, **settings: Any) -> dfit.FitResult:
+    return dfit.fit(decay, data.signal, "t", p0=[1.0, 1.0], warmup=False, **settings)
+
+
+def bits(found: dfit.FitResult) -> bytes:
+    return (
+        found.theta.tobytes()
+        + np.asarray(found.covariance.matrix).tobytes()
+        + np.float64(found.cost).tobytes()
+    )
+
+
+@cache
+def undisturbed(folder: Path) -> bytes:
+    """Bits of a fit to the same store on disk, with the leaves that all tests have."""
+    return bits(fitted(xr.open_zarr(folder / "data.zarr", chunks={})))
+
+
+@pytest.mark.parametrize("fault", EVERY)
+def test_read_that_fails_once_is_tried_again_and_changes_no_bit(
+    server: Server, folder: Path, reports: list[Report], fault: Fault
+) -> None:
+    expected = undisturbed(folder)
+    data = opened(server)
+    reports.clear()
+    finished: list[int] = []
+    server.fail(fault, at=CHUNKS + 8, within="signal/c/", on_strike=lambda: finished.append(len(reports)))
+    assert bits(fitted(data)) == expected
+    first = [r for r in server.log if r.fault is not None]
+    assert len(first) == 1
+    assert 4 < finished[0] < 8  # in the second pass, after its first partitions
+    later = [r.fault for r in server.log if r.path == first[0].path]
+    assert later.count(None) == len(later) - 1  # the same file was read when it was asked for again
+    # A reset connection is tried once more by the client of HTTP itself.
+    assert sum(r.retries for r in reports) == (0 if fault == "reset" else 1)
+
+
+@pytest.mark.parametrize("fault", EVERY)
+def test_read_that_keeps_failing_ends_the_fit_after_three_more_tries(
+    server: Server, reports: list[Report], fault: Fault
+) -> None:
+    data = opened(server)
+    finished: list[int] = []
+    server.fail(
+        fault,
+        at=2 * CHUNKS + 8,
+        within="signal/c/",
+        lasting=True,
+        on_strike=lambda: finished.append(len(reports)),
+    )
+    with pytest.raises(dfit.WorkerError) as caught:
+        fitted(data)
+    assert 8 < finished[0] < 12  # in the third pass, after its first partitions
+    struck = [r for r in server.log if r.fault is not None]
+    tries = [r.seconds for r in struck][:: 2 if fault == "reset" else 1]
+    assert len(tries) == 4
+    assert (np.diff(tries) >= [0.1, 0.2, 0.4]).all()
+    number = int(struck[0].path.rpartition("/")[2])
+    place = f"y 'signal', chunk ({number},) in partition {number // 3}"
+    assert place in str(caught.value)
+    assert f"{server.url}/data.zarr/signal" in str(caught.value)
+    assert f"i[{number // 3 * 3 * CHUNK}:{(number // 3 + 1) * 3 * CHUNK}]" in str(caught.value)
