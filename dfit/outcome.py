@@ -12,7 +12,8 @@ from dfit.errors import DataError, warn
 from dfit.parameters import Parameters
 from dfit.passes import Passes
 from dfit.prepare import Prepared
-from dfit.reduce.evaluators import PassEvaluator, drops
+from dfit.reduce.checks import drops
+from dfit.reduce.evaluators import PassEvaluator
 from dfit.reduce.in_memory import SampleEvaluator
 from dfit.result import FitResult
 from dfit.settings import Settings
@@ -40,7 +41,7 @@ def finish(
     dropped = drops(survey)
     _warn_missing(dropped)
     clock.ended("covariance")
-    report = None if passes.warmed is None else passes.warmed.report
+    report = passes.course.report
     success = stopped is None and status in GOOD
     why = message(status, stopped, settings, float(state.offset))
     return FitResult(
@@ -73,8 +74,7 @@ def _phases(
     facts = {"preparation": (0, 0, "model, partitions and what the workers need")}
     if passes.warms_up:
         facts |= dict.fromkeys(("sample", "normalization", "warmup"), (0, 0, "not reached"))
-    if passes.warmed is not None:
-        report = passes.warmed.report
+    if (report := passes.course.report) is not None:
         facts["sample"] = (0, 0, report.sample)
         facts["normalization"] = (1, 0, f"unit: {report.normalization}")
         facts["warmup"] = (report.evaluations - 1, 0, report.reason)
@@ -85,7 +85,7 @@ def _phases(
 
 def _run(prepared: Prepared, passes: Passes, elapsed_s: float) -> Run:
     account = prepared.evaluator.account
-    report = None if passes.warmed is None else passes.warmed.report
+    report = passes.course.report
     return Run(
         npasses=account.passes,
         nfev=account.passes + (0 if report is None else report.evaluations),

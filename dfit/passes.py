@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from enum import StrEnum
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
 from dfit.core.drive import iterate
+from dfit.core.equations import Equations
 from dfit.core.hand_over import Decision, hand_over
 from dfit.core.state import State, Status, Tolerances
 from dfit.core.sums import faults
@@ -22,12 +24,13 @@ from dfit.errors import DataError, InputError
 from dfit.prepare import Prepared
 from dfit.progress import Printer
 from dfit.reduce.draw import Gathering, Sample
-from dfit.reduce.evaluators import PassEvaluator
+from dfit.reduce.evaluators import PartitionsLost, PassEvaluator
 from dfit.reduce.in_memory import SampleEvaluator, refuse_faults
 from dfit.reduce.retraction import retracted
 from dfit.reduce.sampled import SampleSolver, require_traced
 from dfit.settings import Settings
 from dfit.statistics import Clock
+from dfit.warm_report import WarmupReport
 from dfit.warm_settings import Warmup
 from dfit.warmup import Warmed, box_of, look_at, warm_up
 
@@ -36,18 +39,68 @@ logger = logging.getLogger("dfit")
 RUNNING: Any = np.int32(Status.RUNNING)
 
 
-class Passes:
-    """The states of a fit, one after each pass; its warm-up comes before the first.
+class Shelf(Protocol):
+    """Where a sample is kept for a later process."""
+
+    def load(self) -> Sample | None: ...
+
+    def save(self, sample: Sample) -> None: ...
+
+
+class Stage(StrEnum):
+    """What comes next in a fit."""
+
+    BEGIN = "begin"  # nothing but a pass that collects the sample can have been evaluated
+    ANSWER = "the sample's answer"
+    BACK = "p0 as well"
+    SOLVE = "solve"
+
+
+class Course(NamedTuple):
+    """Where a fit stands between two passes; with what the evaluator knows it is all that the rest depends on.
 
     Attributes
     ----------
+    stage : what comes next.
+    state : from which it goes on.
+    retract : whether the sample has a say in the steps.
+    at_p0 : the state after a pass that collected the sample.
+    sample : equations of the sample at its answer, until the data have judged it.
+    report : what the warm-up did.
+    """
+
+    stage: Stage
+    state: State
+    retract: bool = False
+    at_p0: State | None = None
+    sample: Equations | None = None
+    report: WarmupReport | None = None
+
+
+class Passes:
+    """The states of a fit, one after each pass; its warm-up comes before the first.
+
+    Parameters
+    ----------
+    course : where an earlier process stood; None begins at p0.
+    shelf : where the sample is kept, if it is.
+
+    Attributes
+    ----------
+    course : where it stands; what the running pass finds is not part of it.
     evaluator : what has evaluated the last state: the passes, or the sample alone.
     warms_up : whether a warm-up was asked for.
-    warmed : what it left behind, None without one.
     """
 
     def __init__(
-        self, prepared: Prepared, settings: Settings, warmup: Warmup | None, printer: Printer, clock: Clock
+        self,
+        prepared: Prepared,
+        settings: Settings,
+        warmup: Warmup | None,
+        printer: Printer,
+        clock: Clock,
+        course: Course | None = None,
+        shelf: Shelf | None = None,
     ) -> None:
         self._prepared = prepared
         self._settings = settings
@@ -57,8 +110,6 @@ class Passes:
         self._passes = prepared.evaluator
         self.evaluator: PassEvaluator | SampleEvaluator = prepared.evaluator
         self.warms_up = warmup is not None
-        self.warmed: Warmed | None = None
-        self._retract: Callable[[State], State] | None = None
         p = prepared.parameters
         varying = list(p.varying)
         self._p0 = p.init[varying]
@@ -66,80 +117,109 @@ class Passes:
         self._guards = box_of(p)
         s = settings
         self._tolerances = Tolerances(s.tol, s.ftol or 0.0, s.xtol or 0.0, s.gtol or 0.0)
+        self.course = course or Course(Stage.BEGIN, start(self._p0))
+        self._shelf = shelf
+        self._solver: SampleSolver | None = None
 
     def states(self) -> Iterator[State]:
         """States until the solver ends; with ``max_passes=0`` the one that the sample gave."""
-        if self._warmup is None:
-            yield from self._solve(start(self._p0))
-            return
-        if self._warmup.method == "lbfgs":
+        while True:
+            try:
+                yield from self._rest()
+                return
+            except PartitionsLost:  # what was summed with them is no longer comparable
+                self.course = self.course._replace(stage=Stage.SOLVE, state=start(self.course.state.theta))
+
+    def _rest(self) -> Iterator[State]:
+        if self.course.stage == Stage.BEGIN:
+            if self._warmup is None:
+                self.course = self.course._replace(stage=Stage.SOLVE)
+            else:
+                yield from self._begin(self._warmup)
+        if self.course.stage == Stage.ANSWER:
+            yield from self._at_answer()
+        if self.course.stage == Stage.BACK:
+            yield from self._at_p0_as_well()
+        if self.course.stage == Stage.SOLVE:
+            yield from self._solve()
+
+    def _begin(self, warmup: Warmup) -> Iterator[State]:
+        """The sample and the warm-up; all of the fit where the sample is all of the data, or all that may be read."""
+        if warmup.method == "lbfgs":
             require_traced(self._passes.job_for("triangle").recipe)
-        plan = self._plan(self._warmup)
-        at_p0 = None
-        if plan.collect:
-            gathering = Gathering(plan)
-            collecting = partial(self._passes, collect=gathering)
-            at_p0 = next(iterate(collecting, start(self._p0), *self._box, self._tolerances))
+        plan = self._plan(warmup)
+        sample = None
+        if plan.collect and self.course.at_p0 is None:
+            # Of leaves that an earlier process has summed no point is collected.
+            gathering = None if self._passes.running else Gathering(plan)
+            collected = self._next(self.course.state, evaluate=partial(self._passes, collect=gathering))
+            if gathering is not None:
+                sample = self._keep(gathering.sample())
             self._clock.ended("gauss_newton")
-            yield at_p0
-            sample = gathering.sample()
-        else:
-            sample = self._passes.sample(plan)
-        self._clock.ended("sample")
-        warmed = self._warm_up(sample, self._warmup)
+            self.course = self.course._replace(at_p0=collected)
+            yield collected
+        warmed = self._warm_up(sample or self._sample(plan), warmup)
+        theta = np.asarray(warmed.state.theta)
         if self._settings.max_passes == 0:
             in_memory = self._in_memory()
-            in_memory.adopt(in_memory.solver.at(np.asarray(warmed.state.theta), self._guards))
+            in_memory.adopt(in_memory.solver.at(theta, self._guards))
             yield warmed.warm.state
-        elif sample.complete:
-            in_memory = self._in_memory()
-            yield from in_memory.states(np.asarray(warmed.state.theta), self._guards, self._tolerances)
-        elif np.array_equal(warmed.state.theta, self._p0):
-            yield from self._solve(at_p0 or warmed.state)
+        elif warmed.report.complete:
+            yield from self._in_memory().states(theta, self._guards, self._tolerances)
+        elif np.array_equal(theta, self._p0):
+            self.course = Course(Stage.SOLVE, self.course.at_p0 or warmed.state, True, report=warmed.report)
         else:
-            yield from self._from_sample(warmed, at_p0)
+            sampled = warmed.warm.state.equations
+            at_p0 = self.course.at_p0
+            self.course = Course(Stage.ANSWER, warmed.state, True, at_p0, sampled, warmed.report)
 
-    def _solve(self, begin_at: State) -> Iterator[State]:
-        """The solver's states; where it ends on equations that have lost digits it goes on by triangles."""
-        for state in iterate(self._passes, begin_at, *self._box, self._tolerances, self._retract):
-            if state.status == Status.RUNNING or not self._passes.is_rough(state.theta):
-                yield state
-            else:
-                yield state._replace(status=RUNNING)
-                again = start(state.theta)._replace(second=state.second)
-                yield from iterate(self._passes, again, *self._box, self._tolerances, self._retract)
+    def _next(self, state: State, retract: Any = None, evaluate: Any = None) -> State:
+        """The state after one more pass; where it ends on equations that have lost digits triangles are next."""
+        passes = evaluate or self._passes
+        state = next(iterate(passes, state, *self._box, self._tolerances, retract))
+        if state.status == Status.RUNNING or not self._passes.is_rough(state.theta):
+            return state
+        again = start(state.theta)
+        return again._replace(equations=state.equations, offset=state.offset, second=state.second)
 
-    def _from_sample(self, warmed: Warmed, at_p0: State | None) -> Iterator[State]:
-        """States from the sample's answer; from p0 where the data say that it was the better start."""
-        self._passes.expect(warmed.warm.state.equations.root)
-        states = self._solve(warmed.state)
-        state = next(states)
-        report = warmed.report
-        verdict = hand_over(state, warmed.warm.state.equations, report.cost_at_start)
+    def _solve(self) -> Iterator[State]:
+        retract = self._retraction() if self.course.retract else None
+        while self.course.state.status == Status.RUNNING:
+            self.course = self.course._replace(state=self._next(self.course.state, retract))
+            yield self.course.state
+
+    def _at_answer(self) -> Iterator[State]:
+        """The first pass at the sample's answer, and what it says of the sample."""
+        sample, report, at_p0 = self.course.sample, self.course.report, self.course.at_p0
+        assert sample is not None and report is not None
+        self._passes.expect(sample.root)
+        state = self._next(self.course.state, self._retraction())
+        verdict = hand_over(state, sample, report.cost_at_start)
         logger.info("%s", verdict.sentence)
         self._printer.say(verdict.sentence)
-        self.warmed = replace(warmed, report=replace(report, hand_over=verdict.sentence))
+        report = replace(report, hand_over=verdict.sentence)
         if verdict.decision == Decision.TRUST:
+            self.course = Course(Stage.SOLVE, state, True, report=report)
             yield state
-            yield from states
             return
-        self._retract = None  # a sample that is not like the data has nothing to say of the steps
-        at_sample = state._replace(second=None)
-        if verdict.decision == Decision.BACK:
-            if at_p0 is None:
-                cost = state.equations.cost if state.equations.finite else np.inf
-                yield at_sample._replace(status=RUNNING, equations=state.equations._replace(cost=cost))
-                others = self._solve(start(self._p0))
-                at_p0 = next(others)
-            else:
-                others = self._solve(at_p0)
-            if not state.equations.finite or at_p0.equations.cost < state.equations.cost:
-                yield at_p0
-                yield from others
-                return
-        yield at_sample
-        if at_sample.status == Status.RUNNING:
-            yield from self._solve(at_sample)
+        # A sample that is not like the data has nothing to say of the steps.
+        state = state._replace(second=None)
+        if verdict.decision == Decision.BACK and at_p0 is None:
+            self.course = Course(Stage.BACK, state, report=report)
+            cost = state.equations.cost if state.equations.finite else np.inf
+            yield state._replace(status=RUNNING, equations=state.equations._replace(cost=cost))
+            return
+        if verdict.decision == Decision.BACK and at_p0 is not None:
+            state = _lower(at_p0, state)
+        self.course = Course(Stage.SOLVE, state, report=report)
+        yield state
+
+    def _at_p0_as_well(self) -> Iterator[State]:
+        """A pass at p0, where the data contradict the sample: the lower one is gone on from."""
+        state, report = self.course.state, self.course.report
+        at_p0 = self._next(start(self._p0))
+        self.course = Course(Stage.SOLVE, _lower(at_p0, state), report=report)
+        yield self.course.state
 
     def _plan(self, warmup: Warmup) -> SamplePlan:
         # The only pass is better spent where the sample leads than on collecting it.
@@ -157,13 +237,34 @@ class Passes:
         ends_there = self._settings.max_passes == 0 or domain.data.size <= warmup.points
         return of_cov if of_cov is not None and ends_there else _few(named, warmup.points)
 
+    def _sample(self, plan: SamplePlan) -> Sample:
+        """The sample of a plan: the one that is kept, or drawn now."""
+        kept = None if self._shelf is None else self._shelf.load()
+        sample = kept or self._keep(self._passes.sample(plan))
+        self._clock.ended("sample")
+        return sample
+
+    def _keep(self, sample: Sample) -> Sample:
+        if self._shelf is not None and not sample.complete:
+            self._shelf.save(sample)
+        return sample
+
+    def _solver_of(self, sample: Sample) -> SampleSolver:
+        prepared, job = self._prepared, self._passes.job_for("triangle")
+        held = prepared.parameters.init[list(prepared.parameters.fixed)]
+        return SampleSolver(job.recipe, prepared.model.constants, sample, held, job.sigma, job.f_scale)
+
+    def _retraction(self) -> Callable[[State], State]:
+        """What moves a trial onto the model, by the sample; after a resume the sample is there again first."""
+        if self._solver is None:
+            assert self._warmup is not None
+            self._solver = self._solver_of(self._sample(self._plan(self._warmup)))
+        return partial(retracted, self._solver, guards=self._guards)
+
     def _warm_up(self, sample: Sample, warmup: Warmup) -> Warmed:
         prepared = self._prepared
         self._printer.say(f"sample: {sample.reason}")
-        job = self._passes.job_for("triangle")
-        held = prepared.parameters.init[list(prepared.parameters.fixed)]
-        solver = SampleSolver(job.recipe, prepared.model.constants, sample, held, job.sigma, job.f_scale)
-        self._solver = solver
+        self._solver = solver = self._solver_of(sample)
         at_start = look_at(solver, prepared.parameters)
         wrong = faults(np.sum(at_start.fields["counts"], axis=0), prepared.domain.skipna)
         if sample.complete:
@@ -172,18 +273,25 @@ class Passes:
         else:
             if self._settings.max_passes == 0:
                 refuse_faults(wrong, sample.y.size)
-            self._retract = partial(retracted, solver, guards=self._guards)
             if not at_start.state.equations.finite:
                 raise DataError(solver.not_finite(self._p0, list(prepared.domain.coords)))
-        self.warmed = warm_up(solver, prepared.parameters, warmup, at_start, self._settings.tol, self._clock)
+        warmed = warm_up(solver, prepared.parameters, warmup, at_start, self._settings.tol, self._clock)
+        self.course = self.course._replace(report=warmed.report)
         self._passes.account.compilations += solver.new_compilations()
-        logger.info("%s", self.warmed.report.sentence)
-        self._printer.say(self.warmed.report.sentence)
-        return self.warmed
+        logger.info("%s", warmed.report.sentence)
+        self._printer.say(warmed.report.sentence)
+        return warmed
 
     def _in_memory(self) -> SampleEvaluator:
+        assert self._solver is not None
         self.evaluator = in_memory = SampleEvaluator(self._passes, self._solver)
         return in_memory
+
+
+def _lower(at_p0: State, at_sample: State) -> State:
+    """The state of lower cost."""
+    better = at_sample.equations.finite and at_sample.equations.cost <= at_p0.equations.cost
+    return at_sample if better else at_p0
 
 
 def _few(groups: Source, points: int) -> Source:

@@ -11,12 +11,15 @@ import xarray as xr
 from distributed import Client, LocalCluster
 
 import dfit
+from dfit.core.sums import Sums
 from dfit.data.domain import build_domain
 from dfit.errors import WorkerError
 from dfit.events import TaskDone
 from dfit.model import Model
 from dfit.parameters import Parameters
 from dfit.prepare import Prepared, prepare
+from dfit.reduce.books import Table
+from dfit.reduce.evaluators import RunningPass
 from dfit.reduce.tree import Forest, insert
 from dfit.settings import Settings
 
@@ -40,19 +43,26 @@ def prepared(data: xr.Dataset, tasks: list[TaskDone], retries: int = 0) -> Prepa
     return prepare(model, parameters, domain, Settings(retries=retries), tasks.append)
 
 
-def finished_part(ready: Prepared, form: str, parts: slice) -> Forest:
-    """Nodes of some partitions, as a pass that was cut short would have left them."""
+def finished_part(ready: Prepared, form: str, parts: slice) -> RunningPass:
+    """What a pass that was cut short after some partitions would have left."""
     forest: Forest = {}
-    evaluator = ready.evaluator
+    evaluator, table = ready.evaluator, Table(len(ready.partitions))
     point, job, runner = evaluator.point(THETA), evaluator.job_for(form), evaluator.runner
 
     def take(report) -> None:
         if report.partition in range(len(ready.partitions))[parts]:
+            table.add(report)
             for node, sums in report.forest.items():
                 insert(forest, node, sums, form)
 
     runner.run(job, point, {}, take)
-    return forest
+    return RunningPass(THETA, form, forest, table)
+
+
+def gone_on(ready: Prepared, running: RunningPass) -> Sums:
+    """Sums of a pass that goes on from what was finished."""
+    ready.evaluator.restore(ready.evaluator.memory()._replace(running=running))
+    return ready.evaluator.reduce(running.theta, running.form)
 
 
 @pytest.mark.parametrize("form", ["normal", "triangle"])
@@ -65,7 +75,7 @@ def test_pass_goes_on_from_finished_subtrees_with_the_same_bits(form: str, sched
         whole = ready.evaluator.reduce(THETA, form)
         everything = len(tasks)
         tasks.clear()
-        rest = ready.evaluator.reduce(THETA, form, done)
+        rest = gone_on(ready, done)
     assert everything == len(ready.partitions) > 7
     assert len(tasks) == everything - 5
     np.testing.assert_array_equal(rest.matrix, whole.matrix)
@@ -83,7 +93,7 @@ def test_cluster_goes_on_from_finished_subtrees_with_the_same_bits() -> None:
         done = finished_part(ready, "normal", slice(0, 3))
         whole = ready.evaluator.reduce(THETA, "normal")
         tasks.clear()
-        rest = ready.evaluator.reduce(THETA, "normal", done)
+        rest = gone_on(ready, done)
         ready.close()
     assert len(tasks) == len(ready.partitions) - 3
     np.testing.assert_array_equal(rest.matrix, whole.matrix)

@@ -55,6 +55,11 @@ def faults(counts: np.ndarray, skipna: bool) -> dict[str, int]:
     return {name: int(found[name]) for name in (FAULTS if skipna else (*MISSING, *FAULTS)) if found[name]}
 
 
+def missing(counts: np.ndarray) -> int:
+    """How many points `Sums.counts` says were left out for a NaN."""
+    return int(sum(n for reason, n in zip(DROPS, counts, strict=False) if reason in MISSING))
+
+
 def combine(a: Sums, b: Sums, form: str) -> Sums:
     """Sums of the points of ``a`` followed by those of ``b``."""
     groups = a.groups

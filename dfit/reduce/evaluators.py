@@ -3,49 +3,70 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from dfit.core.equations import Equations
-from dfit.core.sums import DROPS, MISSING, Sums, condition, equations
+from dfit.core.sums import Sums, condition, equations
 from dfit.data.plan import Partition
 from dfit.data.subset import SamplePlan
-from dfit.errors import DataError
+from dfit.errors import DataError, WorkerError
 from dfit.events import TaskDone
+from dfit.reduce.books import Account, Table
+from dfit.reduce.checks import differs, require_points, unreadable, unusable
 from dfit.reduce.draw import Gathering, Sample, read_sample
 from dfit.reduce.job import Job, Point
 from dfit.reduce.runners import Runner
-from dfit.reduce.task import Report, Trouble
-from dfit.reduce.tree import Forest, insert, root
+from dfit.reduce.task import Report
+from dfit.reduce.tree import Forest, Node, insert, root
 
 # The sums of squares keep 16 - 2 log10(condition) digits of a standard deviation, 9 here; beyond this
 # condition the pass reduces triangles, which keep 16 - log10(condition).
 TRIANGLE_ABOVE = 3e3
 
 
+class PartitionsLost(Exception):
+    """Partitions that earlier passes have read were left out: what these found is of other data."""
+
+
 @dataclass
-class Account:
-    """What the passes of a fit have cost so far."""
+class RunningPass:
+    """What a pass has found so far.
 
-    passes: int = 0
-    points: int = 0
-    bytes_read: int = 0
-    first_bytes: int = 0
-    read_s: float = 0.0
-    compute_s: float = 0.0
-    compilations: int = 0
-    peak_bytes: dict[str, int] = field(default_factory=dict)
+    ``theta`` (p,) and ``form`` are what it evaluates, ``forest`` its finished nodes, ``table`` what the
+    partitions gave; ``not_finite`` names the first place without finite sums.
+    """
 
-    def add(self, report: Report) -> None:
-        self.points += report.points
-        self.bytes_read += report.bytes_read
-        self.read_s += report.read_s
-        self.compute_s += report.compute_s
-        self.compilations += report.compilations
-        known = self.peak_bytes.get(report.process, 0)
-        self.peak_bytes[report.process] = max(known, report.peak_bytes)
+    theta: np.ndarray
+    form: str
+    forest: Forest
+    table: Table
+    not_finite: str | None = None
+
+
+class Memory(NamedTuple):
+    """What an evaluator knows between two tasks, beside its arguments; a checkpoint holds it.
+
+    Attributes
+    ----------
+    survey, last : Sums of the first pass, and of the last complete one.
+    form : that the next pass reduces.
+    rough : (p,), where sums of squares told that they had lost digits.
+    account, table : the books; the table is that of the last complete pass.
+    lost : what is left out: partition, first leaf, and the one after the last.
+    running : the pass that is not complete.
+    """
+
+    survey: Sums | None
+    last: Sums | None
+    form: str
+    rough: np.ndarray | None
+    account: Account
+    table: Table
+    lost: frozenset[tuple[int, int, int]]
+    running: RunningPass | None
 
 
 class PassEvaluator:
@@ -61,6 +82,11 @@ class PassEvaluator:
     held : values of the parameters that do not vary.
     describe : names a partition and the coordinate ranges of some of its chunks.
     on_task : told of every finished task.
+    min_success : part of the partitions that must be readable.
+
+    Attributes
+    ----------
+    keep : called after every task, when what it found is part of ``memory()``.
     """
 
     def __init__(
@@ -72,6 +98,7 @@ class PassEvaluator:
         held: np.ndarray,
         describe: Callable[[Partition, range], str],
         on_task: Callable[[TaskDone], None],
+        min_success: float = 1.0,
     ) -> None:
         self.runner = runner
         self._job = job
@@ -80,10 +107,29 @@ class PassEvaluator:
         self._held = held
         self._describe = describe
         self._on_task = on_task
-        self.account = Account()
-        self.survey: Sums | None = None
-        self.last: Sums | None = None
-        self._rough: np.ndarray | None = None
+        self._min_success = min_success
+        self.keep: Callable[[], None] = lambda: None
+        self.restore(
+            Memory(None, None, self.form, None, Account(), Table(len(partitions)), frozenset(), None)
+        )
+
+    def memory(self) -> Memory:
+        """What it knows now."""
+        return Memory(
+            self.survey,
+            self.last,
+            self.form,
+            self._rough,
+            self.account,
+            self.table,
+            self.lost,
+            self.running,
+        )
+
+    def restore(self, memory: Memory) -> None:
+        """Know what another one knew; its running pass goes on where the same one is asked for."""
+        self.survey, self.last, form, self._rough, self.account, self.table, self.lost, self.running = memory
+        self._job = self.job_for(form)
 
     @property
     def form(self) -> str:
@@ -97,7 +143,8 @@ class PassEvaluator:
 
     def point(self, theta: np.ndarray, basis: np.ndarray | None = None) -> Point:
         """Where a pass at theta wants its sums; the first one surveys the data."""
-        return Point(np.asarray(theta, np.float64), self._held, self.survey is None, basis)
+        survey = self.survey is None or self._job.validate == "full"
+        return Point(np.asarray(theta, np.float64), self._held, survey, basis)
 
     def sample(self, plan: SamplePlan) -> Sample:
         """Sample of a plan, read before the first pass."""
@@ -106,21 +153,26 @@ class PassEvaluator:
         self.account.read_s += sample.read_s
         return sample
 
-    def __call__(
-        self, theta: np.ndarray, done: Forest | None = None, collect: Gathering | None = None
-    ) -> Equations:
-        """Equations at theta; nodes of ``done`` are taken as they are.
+    def __call__(self, theta: np.ndarray, collect: Gathering | None = None) -> Equations:
+        """Equations at theta.
 
-        ``collect`` takes the points of its plan meanwhile, all of them where nothing is done.
+        ``collect`` takes the points of its plan meanwhile.
+
+        Raises
+        ------
+        PartitionsLost
+            If partitions that earlier passes have read cannot be read any more, and may be left out.
         """
         form = self.form
-        sums = self.reduce(theta, form, done, collect=collect)
+        sums = self.reduce(theta, form, collect=collect)
         if self.survey is None:
             require_points(sums, theta.size)
             self.survey = sums
         self.last = sums
         found = equations(sums, form, float(self.survey.moments[4]))
-        if form == "normal" and found.finite and condition(found.root) > TRIANGLE_ABOVE:
+        if form == "triangle":
+            self._rough = None
+        elif found.finite and condition(found.root) > TRIANGLE_ABOVE:
             self._job = self.job_for("triangle")
             self._rough = np.array(theta)
         return found
@@ -138,7 +190,6 @@ class PassEvaluator:
         self,
         theta: np.ndarray,
         form: str,
-        done: Forest | None = None,
         basis: np.ndarray | None = None,
         collect: Gathering | None = None,
     ) -> Sums:
@@ -146,63 +197,74 @@ class PassEvaluator:
 
         ``basis`` is where the form "groups" is summed, see `Point`.
         """
-        forest: Forest = dict(done or {})
-        number = self.account.passes + 1
-        finished = 0
-
-        def take(report: Report) -> None:
-            nonlocal finished
-            finished += 1
-            for node, sums in report.forest.items():
-                insert(forest, node, sums, form)
-            self.account.add(report)
-            if collect is not None:
-                collect.add(report.drawn)
-            trouble = [t for t in report.trouble if (at_p0 if t[0] == "not finite" else first)]
-            if trouble:
-                self._refuse(report.partition, trouble[0])
-            self._on_task(TaskDone(number, finished, len(self._partitions)))
-
-        first = self.survey is None
+        running = self._begin(theta, form)
         at_p0 = np.array_equal(theta, self._p0)  # a sample's answer need not be good for all of the data
+        first, lost = self.survey is None, self.lost
         # What a sample has read is a part of the first pass where it stays in memory.
         before = self.account.bytes_read if self.runner.reads_again else 0
+
+        def take(report: Report) -> None:
+            self.account.add(report)
+            if report.failure is not None:
+                self._lose(report)
+            running.table.add(report)
+            for node, sums in report.forest.items():
+                insert(running.forest, node, sums, form)
+            if collect is not None:
+                collect.add(report.drawn)
+            self._look_at(report, running, first, at_p0)
+            finished = int(np.count_nonzero(running.table.columns["leaves"]))
+            self._on_task(TaskDone(self.account.passes + 1, finished, len(self._partitions)))
+            self.keep()
+
         plan = None if collect is None else collect.plan
-        self.runner.run(self.job_for(form), self.point(theta, basis), dict(done or {}), take, plan)
-        self.account.passes = number
+        self.runner.run(self.job_for(form), self.point(theta, basis), self._done(running), take, plan)
+        self.account.passes += 1
         if first:
             self.account.first_bytes = self.account.bytes_read - before
-        return root(forest, form)
+        self.running, self.table = None, running.table
+        if self.lost != lost and not first:
+            self.survey = None
+            raise PartitionsLost
+        return root(running.forest, form)
 
-    def _refuse(self, partition: int, trouble: Trouble) -> None:
-        """Raise what the first pass found; later passes only meet theta that are not finite."""
-        what, count, chunks = trouble
-        place = self._describe(self._partitions[partition], chunks)
-        if what == "not finite":
+    def _begin(self, theta: np.ndarray, form: str) -> RunningPass:
+        """The pass that was restored, where it is this one; a new one else."""
+        before = self.running
+        same = before is not None and before.form == form and np.array_equal(before.theta, theta)
+        if before is None or not same:
+            self.running = RunningPass(np.array(theta), form, {}, Table(len(self._partitions)))
+        assert self.running is not None
+        return self.running
+
+    def _done(self, running: RunningPass) -> Forest:
+        """Nodes whose leaves need no task."""
+        done: dict[Node, Any] = dict.fromkeys(running.forest)  # the sums need not travel to the tasks
+        return done | {(0, leaf): None for _, *run in self.lost for leaf in range(*run)}
+
+    def _lose(self, report: Report) -> None:
+        """Leave a failed piece out, if so many may be; raise otherwise."""
+        partition, failure = self._partitions[report.partition], report.failure
+        assert failure is not None
+        lost = self.lost | {(partition.index, failure.leaves.start, failure.leaves.stop)}
+        share = 1 - len({index for index, *_ in lost}) / len(self._partitions)
+        if share < self._min_success:
+            place = self._describe(partition, range(len(partition.chunks)))
+            raise WorkerError(unreadable(failure, place), partition=partition.index, worker=report.process)
+        self.lost = lost
+
+    def _look_at(self, report: Report, running: RunningPass, first: bool, at_p0: bool) -> None:
+        """Raise what makes the pass useless: values no fit can use, a model not finite at p0, other data."""
+        partition = self._partitions[report.partition]
+        for what, count, chunks in report.trouble:
+            if what == "not finite" and not at_p0:
+                running.not_finite = running.not_finite or self._describe(partition, chunks)
+            elif what == "not finite" or first:
+                raise DataError(unusable(what, count, self._describe(partition, chunks)))
+        if differs(self.table, running.table, partition):
+            place = self._describe(partition, range(len(partition.chunks)))
             raise DataError(
-                f"the model or its derivative is not finite at the start in {place}. Type a p0 where it is, "
-                "bounds that keep it there, or where= to leave such points out"
+                f"the data have changed during the fit: {place} holds other values than the pass before has "
+                "read. Type: resume=False to begin again, with data that nothing writes to",
+                partition=partition.index,
             )
-        raise DataError(f"{what} at {count} or more points in {place}. {remedy(what)}")
-
-
-def remedy(what: str) -> str:
-    """What to type against values that no fit can use."""
-    left_out = "where=sigma > 0" if "sigma" in what else "where=np.isfinite(y) (and of the coordinates)"
-    return f"To leave them out type: {'skipna=True' if what in MISSING else left_out}"
-
-
-def drops(survey: Sums) -> dict[str, int]:
-    """Points left out by reason."""
-    return {name: int(count) for name, count in zip(DROPS, survey.counts, strict=False) if count}
-
-
-def require_points(survey: Sums, varying: int) -> None:
-    count = int(survey.count)
-    why = ", ".join(f"{reason}: {n}" for reason, n in drops(survey).items())
-    if count == 0:
-        raise DataError(f"no point is left to fit ({why}); check where= and sigma=")
-    if count < varying:
-        raise DataError(
-            f"{count} points are left ({why}) for {varying} parameters; fix some with fixed={{name: value}}"
-        )

@@ -11,7 +11,8 @@ from dfit.core.state import State, Status, Tolerances
 from dfit.core.sums import Sums, combine
 from dfit.core.warm import Guards, Warm, begin
 from dfit.errors import DataError
-from dfit.reduce.evaluators import PassEvaluator, remedy, require_points
+from dfit.reduce.checks import remedy, require_points
+from dfit.reduce.evaluators import PassEvaluator
 from dfit.reduce.kernels import as_sums, kernel_for
 from dfit.reduce.sampled import EVERYTHING, SampleSolver, leaf_at, sums_of
 from dfit.reduce.task import group_sums

@@ -15,31 +15,59 @@ import numpy as np
 
 from dfit.core.jackknife import group_table
 from dfit.core.kernel import Leaf, Scalars
-from dfit.core.sums import DROPS, FAULTS, Sums, faults
+from dfit.core.sums import DROPS, FAULTS, Sums, faults, missing
 from dfit.data.drawing import Drawn, Share
 from dfit.data.graph import Work
 from dfit.data.leaves import gather
 from dfit.data.plan import leaves_of
+from dfit.errors import ReadFailed
 from dfit.reduce.allocator import reset_peak, resident_bytes
 from dfit.reduce.job import Job, Point
 from dfit.reduce.kernels import as_sums, kernel_for
-from dfit.reduce.reading import Arrays, Reading, process_name
+from dfit.reduce.reading import Held, Reading, process_name
 from dfit.reduce.tree import Forest, covers, insert, merge
 
 Trouble = tuple[str, int, range]
 
 
 @dataclass(frozen=True)
+class Failure:
+    """Why a piece of a partition could not be summed, through no fault of model or data.
+
+    ``kind`` is "read", "memory" or "killed", ``error`` the exception's type, ``text`` all of it in words;
+    ``leaves`` are those of the piece.
+    """
+
+    kind: str
+    error: str
+    text: str
+    leaves: range
+
+
+@dataclass(frozen=True)
 class Report:
     """What one task leaves behind: finished nodes of the tree, and what it cost.
 
-    ``trouble`` lists (a fault or "not finite", how many points, chunks of the partition) by leaf.
-    ``process`` tells processes apart; ``drawn`` are points for a sample.
+    Attributes
+    ----------
+    leaves, points, cost : what was summed.
+    missing : points left out for a NaN; counted by the surveying pass alone.
+    content : 64-bit sum of the bits of what was read.
+    retries : reads that were tried again.
+    trouble : (a fault or "not finite", how many points, chunks of the partition) by leaf.
+    process : tells processes apart.
+    drawn : points for a sample.
+    failure : why there is nothing else.
     """
 
     partition: int
     forest: Forest
+    leaves: int
     points: int
+    cost: float
+    missing: int
+    content: int
+    retries: int
     bytes_read: int
     read_s: float
     compute_s: float
@@ -48,6 +76,7 @@ class Report:
     peak_bytes: int
     trouble: tuple[Trouble, ...]
     drawn: tuple[Drawn, ...] = ()
+    failure: Failure | None = None
 
 
 _idle: dict[str, int] = {}
@@ -62,17 +91,35 @@ def _idle_bytes(fit: str) -> int:
     return _idle[fit]
 
 
-def accumulate(
+def accumulate(job: Job, work: Work, *operands: Any) -> Report:
+    """`summed`, or the report of a failure that is neither the model's nor the data's."""
+    try:
+        return summed(job, work, *operands)
+    except ReadFailed as error:
+        return failed(work, "read", error.reason.partition(":")[0], str(error))
+    except MemoryError as error:
+        return failed(work, "memory", type(error).__name__, str(error))
+
+
+def failed(work: Work, kind: str, error: str, text: str) -> Report:
+    """Report of a piece that gave nothing, see `Failure`."""
+    first, leaves = work.partition.first_leaf, work.partition.leaves
+    why = Failure(kind, error, text, range(first, first + leaves))
+    index = work.partition.index
+    return Report(index, {}, 0, 0, 0.0, 0, 0, 0, 0, 0.0, 0.0, 0, process_name(), 0, (), (), why)
+
+
+def summed(
     job: Job,
     work: Work,
     point: Point,
     constants: Mapping[str, np.ndarray],
     kept: Sequence[Any] = (),
     done: Forest | None = None,
-    store: MutableMapping[int, Arrays] | None = None,
+    store: MutableMapping[int, Held] | None = None,
     shares: Sequence[Share] = (),
 ) -> Report:
-    """Sum the leaves of one partition at one theta.
+    """Sum the leaves of one partition, or of a piece of it, at one theta.
 
     Parameters
     ----------
@@ -90,7 +137,8 @@ def accumulate(
     trouble: list[Trouble] = []
     drawn: list[Drawn] = []
     scalars = Scalars(job.sigma, job.f_scale, point.survey, (point.held, dict(constants)))
-    points = 0
+    leaves = points = left_out = 0
+    cost = 0.0
     copies: dict[int, np.ndarray] = {}
     for number, segments in enumerate(leaves_of(partition.chunks, job.leaf_size)):
         node = (0, partition.first_leaf + number)
@@ -98,8 +146,9 @@ def accumulate(
             continue
         held = reading.hold([s.chunk for s in segments])
         slabs, n = gather(segments, partition.chunks, held, job.axes, job.leaf_size, copies)
-        points += n
         sums = _leaf_sums(job, kernel, point, slabs, n, scalars)
+        leaves, points, cost = leaves + 1, points + n, cost + sums.cost
+        left_out += missing(sums.counts)
         trouble += _troubles(sums, range(segments[0].chunk, segments[-1].chunk + 1), job.skipna)
         insert(forest, node, sums, job.recipe.layout.form)
         begun = {s.chunk for s in segments if s.start == 0}
@@ -107,7 +156,12 @@ def accumulate(
     return Report(
         partition.index,
         forest,
+        leaves,
         points,
+        cost,
+        left_out,
+        reading.content,
+        reading.retries,
         reading.bytes_read,
         reading.seconds,
         time.perf_counter() - started - reading.seconds,

@@ -1,0 +1,113 @@
+"""The books of a fit: what its passes have cost, and what each partition gave."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from dfit.reduce.task import Report
+
+# Numbers of each partition that its pieces add up to.
+ADDED = {
+    "leaves": np.int64,
+    "points": np.int64,
+    "cost": np.float64,
+    "seconds": np.float64,
+    "bytes_read": np.int64,
+    "retries": np.int64,
+    "missing": np.int64,
+    "content": np.uint64,
+}
+
+
+@dataclass
+class Account:
+    """What the passes of a fit have cost so far."""
+
+    passes: int = 0
+    tasks: int = 0
+    points: int = 0
+    bytes_read: int = 0
+    first_bytes: int = 0
+    read_s: float = 0.0
+    compute_s: float = 0.0
+    elapsed_s: float = 0.0  # of earlier processes, before a resume
+    compilations: int = 0
+    retries: int = 0
+    peak_bytes: dict[str, int] = field(default_factory=dict)
+    errors: Counter[str] = field(default_factory=Counter)
+
+    def add(self, report: Report) -> None:
+        self.tasks += 1
+        self.points += report.points
+        self.bytes_read += report.bytes_read
+        self.read_s += report.read_s
+        self.compute_s += report.compute_s
+        self.compilations += report.compilations
+        self.retries += report.retries
+        known = self.peak_bytes.get(report.process, 0)
+        self.peak_bytes[report.process] = max(known, report.peak_bytes)
+        if report.failure is not None:
+            self.errors[report.failure.error] += 1
+
+    def numbers(self) -> dict[str, float]:
+        """All of it as flat numbers, for a checkpoint; of the memory only the largest."""
+        flat = {name: value for name, value in vars(self).items() if not isinstance(value, dict)}
+        flat["peak_bytes"] = max(self.peak_bytes.values(), default=0)
+        return flat | {f"errors.{name}": count for name, count in self.errors.items()}
+
+    @classmethod
+    def of_numbers(cls, numbers: Mapping[str, float]) -> Account:
+        """What `numbers` were of."""
+        given: dict[str, Any] = {name: n for name, n in numbers.items() if not name.startswith("errors.")}
+        given["peak_bytes"] = {"before": int(given.get("peak_bytes", 0))}
+        errors = {n.removeprefix("errors."): int(k) for n, k in numbers.items() if n.startswith("errors.")}
+        return cls(**given, errors=Counter(errors))
+
+
+class Table:
+    """What each partition gave in one pass: an array (partitions,) for each of ``ADDED``, and its worker."""
+
+    def __init__(self, partitions: int) -> None:
+        self.columns: dict[str, np.ndarray] = {n: np.zeros(partitions, kind) for n, kind in ADDED.items()}
+        self.workers = [""] * partitions
+
+    def add(self, report: Report) -> None:
+        """Numbers of a finished piece."""
+        at = report.partition
+        seconds = report.read_s + report.compute_s
+        for name, column in self.columns.items():
+            value = seconds if name == "seconds" else getattr(report, name)
+            with np.errstate(over="ignore"):  # the sum of contents is modulo 2^64
+                column[at] += column.dtype.type(value)
+        if report.leaves:
+            self.workers[at] = report.process
+
+    def clear(self, partition: int) -> None:
+        """Forget what a partition gave."""
+        for column in self.columns.values():
+            column[partition] = 0
+
+    def tree(self) -> dict[str, Any]:
+        """Arrays and text, for a checkpoint."""
+        return {**self.columns, "workers": "\n".join(self.workers)}
+
+    @classmethod
+    def of_tree(cls, tree: Mapping[str, Any]) -> Table:
+        """What `tree` was of.
+
+        Raises
+        ------
+        ValueError
+            If the columns are of different lengths.
+        """
+        workers = tree["workers"].split("\n")
+        table = cls(len(workers))
+        for name, column in table.columns.items():
+            column[:] = tree[name]
+        table.workers = workers
+        return table
