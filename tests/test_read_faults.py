@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -135,3 +136,59 @@ def test_read_that_keeps_failing_ends_the_fit_after_three_more_tries(
     assert place in str(caught.value)
     assert f"{server.url}/data.zarr/signal" in str(caught.value)
     assert f"i[{number // 3 * 3 * CHUNK}:{(number // 3 + 1) * 3 * CHUNK}]" in str(caught.value)
+
+
+def test_coordinate_that_cannot_be_read_is_named_by_its_name(server: Server) -> None:
+    data = opened(server)
+    server.fail(500, at=8, within="/t/c/", lasting=True)
+    with pytest.raises(dfit.WorkerError, match=r"coordinate 't', chunk \(\d+,\).*500.*data\.zarr/t/c/\d+"):
+        fitted(data, retries=1)
+    assert sum(r.fault == 500 for r in server.log) == 2
+
+
+def test_chunk_that_is_not_there_counts_as_missing_and_is_told(server: Server) -> None:
+    """Stores leave out chunks of nothing but fill values: zarr takes a missing one for such a chunk."""
+    data = opened(server)
+    server.fail(404, at=8, within="signal/c/", lasting=True)
+    with pytest.warns(dfit.DfitWarning, match=f"{CHUNK} points were left out"):
+        found = fitted(data)
+    assert found.covariance.nfree == CHUNK * (CHUNKS - 1) - 2
+    assert len([r for r in server.log if r.fault]) == found.npasses
+
+
+def test_chunk_that_disappears_between_passes_is_noticed(server: Server, reports: list[Report]) -> None:
+    data = opened(server)
+    server.fail(404, at=CHUNKS + 8, within="signal/c/")
+    with pytest.raises(dfit.DataError, match="the data have changed during the fit: partition") as caught:
+        fitted(data)
+    number = int(next(r.path for r in server.log if r.fault).rpartition("/")[2])
+    assert caught.value.partition == number // 3
+    assert 4 < len(reports) < 8
+
+
+@pytest.mark.parametrize("checksum", [True, False])
+def test_file_cut_short_while_it_is_read_ends_the_fit(
+    tmp_path: Path, reports: list[Report], monkeypatch: pytest.MonkeyPatch, checksum: bool
+) -> None:
+    path = tmp_path / "data.nc"
+    stored = {"chunksizes": (CHUNK,), "fletcher32": checksum}
+    dataset().to_netcdf(path, engine="h5netcdf", encoding={"signal": stored})
+    data = xr.open_dataset(path, engine="h5netcdf", chunks={"i": CHUNK})
+    add = Account.add
+
+    def cutting(account: Account, report: Report) -> None:
+        add(account, report)
+        if len(reports) == 6:  # two partitions of the second pass are summed
+            os.truncate(path, path.stat().st_size // 5)
+
+    monkeypatch.setattr(Account, "add", cutting)
+    # HDF5 gives zeros for what is beyond the end of a file: only a checksum, or the sum over the content, tells.
+    error = dfit.WorkerError if checksum else dfit.DataError
+    text = (
+        f"from {path} in process .* after 2 tries: OSError"
+        if checksum
+        else "the data have changed during the fit"
+    )
+    with pytest.raises(error, match=text):
+        fitted(data, retries=1)
+    assert 6 < len(reports) <= 8
