@@ -29,6 +29,7 @@ from dfit.data.plan import (
     partitions_of,
     sources_of,
 )
+from dfit.data.resolution import warn_of_resolution
 from dfit.data.trial import trial_coordinates
 from dfit.errors import InputError
 from dfit.events import TaskDone
@@ -81,6 +82,7 @@ def prepare(
 ) -> Prepared:
     """Check what can be checked, cut the data into partitions and start the runner."""
     _check_arguments(parameters, domain, settings)
+    warn_of_resolution(domain)
     recipe = _tried_recipe(model, parameters, domain, settings)
     group = group_source(domain, settings.cov)
     if group is not None:
