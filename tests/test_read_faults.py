@@ -172,7 +172,7 @@ def test_file_cut_short_while_it_is_read_ends_the_fit(
 ) -> None:
     path = tmp_path / "data.nc"
     stored = {"chunksizes": (CHUNK,), "fletcher32": checksum}
-    dataset().to_netcdf(path, engine="h5netcdf", encoding={"signal": stored})
+    dataset().to_netcdf(path, engine="h5netcdf", encoding={"signal": stored, "t": stored})
     data = xr.open_dataset(path, engine="h5netcdf", chunks={"i": CHUNK})
     add = Account.add
 
