@@ -58,14 +58,14 @@ class Account:
         """All of it as flat numbers, for a checkpoint; of the memory only the largest."""
         flat = {name: value for name, value in vars(self).items() if not isinstance(value, dict)}
         flat["peak_bytes"] = max(self.peak_bytes.values(), default=0)
-        return flat | {f"errors.{name}": count for name, count in self.errors.items()}
+        return flat | {f"errors_{name}": count for name, count in self.errors.items()}
 
     @classmethod
     def of_numbers(cls, numbers: Mapping[str, float]) -> Account:
         """What `numbers` were of."""
-        given: dict[str, Any] = {name: n for name, n in numbers.items() if not name.startswith("errors.")}
+        given: dict[str, Any] = {name: n for name, n in numbers.items() if not name.startswith("errors_")}
         given["peak_bytes"] = {"before": int(given.get("peak_bytes", 0))}
-        errors = {n.removeprefix("errors."): int(k) for n, k in numbers.items() if n.startswith("errors.")}
+        errors = {n.removeprefix("errors_"): int(k) for n, k in numbers.items() if n.startswith("errors_")}
         return cls(**given, errors=Counter(errors))
 
 
@@ -94,7 +94,8 @@ class Table:
 
     def tree(self) -> dict[str, Any]:
         """Arrays and text, for a checkpoint."""
-        return {**self.columns, "workers": "\n".join(self.workers)}
+        columns = {n: c.view(np.int64) if n == "content" else c for n, c in self.columns.items()}
+        return {**columns, "workers": "\n".join(self.workers)}
 
     @classmethod
     def of_tree(cls, tree: Mapping[str, Any]) -> Table:
@@ -108,6 +109,6 @@ class Table:
         workers = tree["workers"].split("\n")
         table = cls(len(workers))
         for name, column in table.columns.items():
-            column[:] = tree[name]
+            column[:] = tree[name].view(column.dtype)
         table.workers = workers
         return table

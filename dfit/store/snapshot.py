@@ -24,9 +24,10 @@ SCHEMA = 1
 # From the schema of a tree to the next one: what a later schema adds, it adds here to older trees.
 STEPS: dict[int, Callable[[Tree], Tree]] = {}
 
-TEXT = ("version", "written")
-WORDS = ("environment", "model", "data", "settings", "seeds")
+TEXT = ("version", "written", "stage", "form", "stopped")
+WORDS = ("environment", "model", "data", "settings", "limits", "call", "seeds", "plan", "report")
 LISTS = ("names", "recovery")
+NUMBERS = ("rough", "lost", "table")  # arrays, or trees of them, as they are
 PARAMETERS = ("p0", "values", "lower", "upper", "fixed")
 ONE_EACH = ("cost", "psi2", "count")  # of the fields of Sums: numbers,
 ALIKE = ("lag", "counts", "moments")  # arrays of one shape,
@@ -43,11 +44,15 @@ class Running:
         Where the pass evaluates.
     form : one of `dfit.core.sums.FORMS`.
     forest : finished subtrees by (level, index).
+    table : arrays and text of what the partitions gave.
+    complete : whether nothing of it is left to do.
     """
 
     theta: np.ndarray
     form: str
     forest: dict[tuple[int, int], Sums]
+    table: Tree
+    complete: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,16 +66,34 @@ class Snapshot:
     environment : packages and processor, on which the last bits depend.
     model, data : fingerprints, by what they are of.
     settings : those that change a result.
+    limits : those that say how far a fit goes, and may change.
+    call : arguments that a resume need not be told again.
     seeds : of what is drawn at random.
+    plan : how the data were cut into partitions.
     names : of all p_all parameters.
     p0, values, lower, upper : (p_all,)
     fixed : (p_all,) bool
+    stage : what comes next.
     state : State
         Of NumPy arrays; a fit that has ended says so in its status.
+    form : of sums that the next pass reduces.
+    stopped : why no further pass was to follow, empty where the solver or a fault ended it.
+    retract : whether the sample has a say in the steps.
+    in_memory : whether `survey` and `last` are of the sample, and not of passes.
+    at_p0 : State, optional
+        After a pass that collected the sample.
+    sample : Equations, optional
+        Of the sample at its answer, until a pass has judged it.
+    report : what the warm-up did; empty without one.
+    rough : (p,), optional
+        Where sums of squares told that they had lost digits.
     running : Running, optional
         None between two passes.
     survey, last : Sums, optional
         Of the first pass, of the last complete one.
+    table : what the partitions gave in the last complete pass.
+    lost : (k, 3)
+        What is left out: partition, first leaf, the one after the last.
     account : what the fit has cost so far.
     history : a row per pass; the same names in every row, numbers or bools of one type by name.
     recovery : what was done about faults; JSON.
@@ -82,14 +105,28 @@ class Snapshot:
     model: dict[str, str]
     data: dict[str, str]
     settings: dict[str, str]
+    limits: dict[str, Any]
+    call: dict[str, Any]
     seeds: dict[str, int]
+    plan: dict[str, int]
     names: tuple[str, ...]
     p0: np.ndarray
     values: np.ndarray
     lower: np.ndarray
     upper: np.ndarray
     fixed: np.ndarray
+    stage: str
     state: State
+    form: str
+    table: Tree
+    lost: np.ndarray
+    stopped: str = ""
+    retract: bool = False
+    in_memory: bool = False
+    at_p0: State | None = None
+    sample: Equations | None = None
+    report: dict[str, Any] = field(default_factory=dict)
+    rough: np.ndarray | None = None
     running: Running | None = None
     survey: Sums | None = None
     last: Sums | None = None
@@ -101,9 +138,12 @@ class Snapshot:
         """Tree for `dfit.store.image.encode`."""
         return {
             "schema": SCHEMA,
-            **{name: getattr(self, name) for name in TEXT + PARAMETERS},
+            **{name: getattr(self, name) for name in TEXT + PARAMETERS + NUMBERS},
             **{name: json.dumps(getattr(self, name)) for name in WORDS + LISTS},
+            "flags": np.array([self.retract, self.in_memory]),
             "state": _state_tree(self.state),
+            "at_p0": None if self.at_p0 is None else _state_tree(self.at_p0),
+            "sample": None if self.sample is None else _arrays(self.sample),
             "running": None if self.running is None else _running_tree(self.running),
             "survey": None if self.survey is None else _stacked([self.survey]),
             "last": None if self.last is None else _stacked([self.last]),
@@ -147,12 +187,17 @@ def _fields(tree: Tree) -> dict[str, Any]:
     if set(sizes.values()) != {(len(names),)}:
         raise ValueError(f"{len(names)} parameters, arrays of {sizes}")
     survey, last = (None if tree[name] is None else _unstacked(tree[name])[0] for name in ("survey", "last"))
+    retract, in_memory = tree["flags"].tolist()
     return {
-        **{name: tree[name] for name in TEXT + PARAMETERS},
+        **{name: tree[name] for name in TEXT + PARAMETERS + NUMBERS},
         **{name: json.loads(tree[name]) for name in WORDS},
         "names": names,
         "recovery": tuple(json.loads(tree["recovery"])),
+        "retract": retract,
+        "in_memory": in_memory,
         "state": _state(tree["state"]),
+        "at_p0": None if tree["at_p0"] is None else _state(tree["at_p0"]),
+        "sample": None if tree["sample"] is None else Equations(**tree["sample"]),
         "running": None if tree["running"] is None else _running(tree["running"]),
         "survey": survey,
         "last": last,
@@ -165,11 +210,12 @@ def _state_tree(state: State) -> Tree:
     nested = {"equations": state.equations, "second": state.second}
     return {
         **{name: np.asarray(value) for name, value in state._asdict().items() if name not in nested},
-        **{
-            name: None if part is None else {k: np.asarray(v) for k, v in part._asdict().items()}
-            for name, part in nested.items()
-        },
+        **{name: None if part is None else _arrays(part) for name, part in nested.items()},
     }
+
+
+def _arrays(value: Equations | Curvature) -> Tree:
+    return {name: np.asarray(part) for name, part in value._asdict().items()}
 
 
 def _state(tree: Tree) -> State:
@@ -189,13 +235,16 @@ def _running_tree(running: Running) -> Tree:
         "form": running.form,
         "nodes": np.array(nodes, np.int64).reshape(-1, 2),
         "sums": _stacked([running.forest[node] for node in nodes]) if nodes else None,
+        "table": running.table,
+        "complete": running.complete,
     }
 
 
 def _running(tree: Tree) -> Running:
     nodes = [(int(level), int(index)) for level, index in tree["nodes"]]
     sums = _unstacked(tree["sums"]) if nodes else []
-    return Running(tree["theta"], tree["form"], dict(zip(nodes, sums, strict=True)))
+    forest = dict(zip(nodes, sums, strict=True))
+    return Running(tree["theta"], tree["form"], forest, tree["table"], bool(tree["complete"]))
 
 
 def _stacked(sums: list[Sums]) -> Tree:

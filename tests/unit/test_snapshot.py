@@ -18,6 +18,7 @@ from dfit.store.snapshot import Running, Snapshot
 
 NAN = np.array([0xFFF8000000000ABC], np.uint64).view(float)[0]
 RNG = np.random.default_rng(1)
+TABLE = {"cost": np.array([0.5, NAN]), "leaves": np.array([8, 0]), "workers": "node:17\n"}
 
 
 def sums(rows: int = 3, columns: int = 3, groups: int = 0) -> Sums:
@@ -53,16 +54,29 @@ def whole(**changed: Any) -> Snapshot:
         "model": {"program": "ab12"},
         "data": {"a/b (μm)": "cd34"},
         "settings": {"loss": "soft_l1", "f_scale": "0x1.8p+0"},
+        "limits": {"tol": 1e-8, "ftol": None},
+        "call": {"coords": ["time"], "p0": {"τ": 0.1}},
         "seeds": {"sample": 2**100},
+        "plan": {"partition_points": 2**40},
         "names": ("amplitude", "τ", "p[0]"),
         "p0": np.array([1.0, 2.0, NAN]),
         "values": np.array([1.5, 2.5, 0.0]),
         "lower": np.array([-np.inf, 0.0, -np.inf]),
         "upper": np.full(3, np.inf),
         "fixed": np.array([False, False, True]),
+        "stage": "solve",
+        "form": "normal",
+        "table": TABLE,
+        "lost": np.array([[3, 24, 32]]),
+        "stopped": "time_limit=1 s reached",
+        "retract": True,
+        "at_p0": state(),
+        "sample": state().equations,
+        "report": {"unit": [1.0, 0.1 + 0.2], "cost": float("inf")},
+        "rough": np.array([1.0, NAN]),
         "state": state(second=Curvature(RNG.normal(size=(2, 2)), RNG.normal(size=(2, 2)))),
         "running": Running(
-            np.array([1.0, 3.0]), "normal", {(3, 1): sums(), (0, 17): sums(), (0, 2**40): sums()}
+            np.array([1.0, 3.0]), "normal", {(3, 1): sums(), (0, 17): sums(), (0, 2**40): sums()}, TABLE
         ),
         "survey": sums(),
         "last": sums(),
@@ -109,7 +123,7 @@ def test_every_field_comes_back_to_the_bit() -> None:
 
 def test_fit_that_has_only_begun_comes_back() -> None:
     made = whole(
-        state=start(np.array([1.0, 2.0])), running=None, survey=None, last=None, account={}, history=()
+        state=start(np.array([1.0, 2.0])), running=None, at_p0=None, sample=None, rough=None, survey=None, last=None, account={}, history=()
     )
     found = again(made)
     assert_same(found, made)
@@ -117,7 +131,7 @@ def test_fit_that_has_only_begun_comes_back() -> None:
 
 
 def test_pass_without_a_finished_subtree_comes_back() -> None:
-    made = whole(running=Running(np.array([1.0, 3.0]), "triangle", {}))
+    made = whole(running=Running(np.array([1.0, 3.0]), "triangle", {}, TABLE))
     assert_same(again(made), made)
 
 
@@ -127,7 +141,7 @@ def test_sums_of_every_form_come_back(form: str) -> None:
         forest = {(0, 0): sums(4, 9, groups=4), (0, 3): sums(0, 9), (2, 1): sums(1, 9, groups=1)}
     else:
         forest = {(0, 0): sums()._replace(matrix=RNG.normal(size=(2, 2, 2)))}
-    made = whole(running=Running(np.zeros(2), form, forest))
+    made = whole(running=Running(np.zeros(2), form, forest, TABLE, complete=True))
     assert_same(again(made), made)
 
 
