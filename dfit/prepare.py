@@ -6,6 +6,7 @@ import logging
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import cloudpickle
 import dask
@@ -42,8 +43,11 @@ from dfit.reduce.evaluators import PassEvaluator
 from dfit.reduce.job import Job
 from dfit.reduce.kernels import Recipe
 from dfit.reduce.memory import Memory, memory_of
-from dfit.reduce.runners import LocalRunner, Runner, scheduler_of
+from dfit.reduce.runners import Get, LocalRunner, Runner, scheduler_of
 from dfit.settings import Settings
+
+if TYPE_CHECKING:
+    from distributed import Client
 
 logger = logging.getLogger("dfit")
 
@@ -65,12 +69,13 @@ class Prepared:
     domain: Domain
     evaluator: PassEvaluator
     partitions: list[Partition]
+    partition_points: int  # that a partition was meant to have
     memory: Memory
     groups: Source | None  # of points that share their noise, for a clustered covariance
 
     def close(self) -> None:
         """Let go of what is kept in memory between passes."""
-        self.evaluator.runner.close()
+        self.evaluator.close()
 
 
 def prepare(
@@ -79,8 +84,12 @@ def prepare(
     domain: Domain,
     settings: Settings,
     on_task: Callable[[TaskDone], None],
+    partition_points: int | None = None,
 ) -> Prepared:
-    """Check what can be checked, cut the data into partitions and start the runner."""
+    """Check what can be checked and cut the data into partitions; nothing of y is read.
+
+    ``partition_points`` are those of an earlier process, whose partitions are taken over.
+    """
     _check_arguments(parameters, domain, settings)
     warn_of_resolution(domain)
     recipe = _tried_recipe(model, parameters, domain, settings)
@@ -93,9 +102,20 @@ def prepare(
     size = leaf_size(chunks)
     block = min(recipe.layout.block, size)
     recipe = replace(recipe, layout=recipe.layout._replace(block=block))
-    partitions, runner, memory = _place(model, parameters, domain, sources, grid, chunks)
+    get, client, memory = _place(domain, sources, chunks, len(parameters.varying))
+    per_point = bytes_per_point(sources, domain.data.ndim)
+    points = partition_points or points_of_partition(per_point, domain.data.size, memory.threads)
+    partitions = partitions_of(chunks, points)
+    logger.info("%s", memory.sentence(len(partitions), domain.data.size))
+
+    def start_runner() -> Runner:
+        shared = upstream(sources, grid, partitions)
+        if client is not None:
+            return ClusterRunner(shared, model.constants, client, memory.keep, memory.room)
+        return LocalRunner(shared, model.constants, get, memory.keep, memory.room)
+
     evaluator = PassEvaluator(
-        runner,
+        start_runner,
         _job(recipe, domain, settings, sources, size),
         partitions,
         parameters.init[list(parameters.varying)],
@@ -103,7 +123,7 @@ def prepare(
         lambda partition, some: describe(domain, partition, some),
         on_task,
     )
-    return Prepared(model, parameters, domain, evaluator, partitions, memory, group)
+    return Prepared(model, parameters, domain, evaluator, partitions, points, memory, group)
 
 
 def _check_arguments(parameters: Parameters, domain: Domain, settings: Settings) -> None:
@@ -151,32 +171,17 @@ def _tried_recipe(model: Model, parameters: Parameters, domain: Domain, settings
 
 
 def _place(
-    model: Model,
-    parameters: Parameters,
-    domain: Domain,
-    sources: Sequence[Source],
-    grid: Sequence[Sequence[int]],
-    chunks: list[Chunk],
-) -> tuple[list[Partition], Runner, Memory]:
-    """Partitions for the scheduler in force, a runner that holds their work, and the memory it takes."""
-    total = domain.data.size
+    domain: Domain, sources: Sequence[Source], chunks: list[Chunk], varying: int
+) -> tuple[Get | None, Client | None, Memory]:
+    """The scheduler in force, a local one or a client, and the memory that a fit takes there."""
     per_point = bytes_per_point(sources, domain.data.ndim)
     lazy = any(s.array.chunks is not None for s in sources)
     get, client = scheduler_of([domain.data.data] if domain.data.chunks is not None else [])
     if not lazy:  # what is in this process's memory is fitted in this process
         client = None
-    memory = memory_of(get, client, per_point * total if lazy else 0)
-    partitions = partitions_of(chunks, partition_points(per_point, total, memory.threads))
+    memory = memory_of(get, client, per_point * domain.data.size if lazy else 0)
     largest = max(LEAF_POINTS, *(chunk.size for chunk in chunks)) * per_point
-    memory = memory.with_chunk(largest, leaf_size(chunks), len(parameters.varying))
-    logger.info("%s", memory.sentence(len(partitions), total))
-    shared = upstream(sources, grid, partitions)
-    runner: Runner
-    if client is not None:
-        runner = ClusterRunner(shared, model.constants, client, memory.keep, memory.room)
-    else:
-        runner = LocalRunner(shared, model.constants, get, memory.keep, memory.room)
-    return partitions, runner, memory
+    return get, client, memory.with_chunk(largest, leaf_size(chunks), varying)
 
 
 def _job(recipe: Recipe, domain: Domain, settings: Settings, sources: Sequence[Source], size: int) -> Job:
@@ -194,7 +199,7 @@ def _job(recipe: Recipe, domain: Domain, settings: Settings, sources: Sequence[S
     )
 
 
-def partition_points(per_point: int, total: int, threads: int) -> int:
+def points_of_partition(per_point: int, total: int, threads: int) -> int:
     """Points of a partition: a bounded number of bytes, and as many tasks for every thread."""
     limit = dask.utils.parse_bytes(dask.config.get("dfit.partition-bytes", PARTITION_BYTES))
     rounds = max(TASKS_PER_THREAD, -(-total * per_point // (limit * threads)))

@@ -10,6 +10,7 @@ import numpy as np
 
 from dfit.core.equations import Equations
 from dfit.core.sums import Sums, condition, equations
+from dfit.data.drawing import Drawn
 from dfit.data.plan import Partition
 from dfit.data.subset import SamplePlan
 from dfit.errors import DataError, WorkerError
@@ -77,7 +78,7 @@ class PassEvaluator:
 
     Parameters
     ----------
-    runner, job, partitions : where and what; ``job`` has the layout of the first pass.
+    start_runner, job, partitions : where and what; ``job`` has the layout of the first pass.
     p0 : where the user begins; the model must be finite there.
     held : values of the parameters that do not vary.
     describe : names a partition and the coordinate ranges of some of its chunks.
@@ -91,7 +92,7 @@ class PassEvaluator:
 
     def __init__(
         self,
-        runner: Runner,
+        start_runner: Callable[[], Runner],
         job: Job,
         partitions: list[Partition],
         p0: np.ndarray,
@@ -100,7 +101,8 @@ class PassEvaluator:
         on_task: Callable[[TaskDone], None],
         min_success: float = 1.0,
     ) -> None:
-        self.runner = runner
+        self._start_runner = start_runner
+        self._runner: Runner | None = None
         self._job = job
         self._partitions = partitions
         self._p0 = p0
@@ -132,6 +134,18 @@ class PassEvaluator:
         self._job = self.job_for(form)
 
     @property
+    def runner(self) -> Runner:
+        """Where the tasks run; started when there is one, because that may read data."""
+        if self._runner is None:
+            self._runner = self._start_runner()
+        return self._runner
+
+    def close(self) -> None:
+        """Let go of what the runner keeps in memory."""
+        if self._runner is not None:
+            self._runner.close()
+
+    @property
     def form(self) -> str:
         """Form that the next pass reduces: "normal" or "triangle"."""
         return self._job.recipe.layout.form
@@ -152,6 +166,12 @@ class PassEvaluator:
         self.account.bytes_read += sample.bytes_read
         self.account.read_s += sample.read_s
         return sample
+
+    def points_of(self, plan: SamplePlan) -> list[Drawn]:
+        """Points of the chunks of a plan, in the order of the chunks."""
+        found: list[Drawn] = []
+        self.runner.draw(self._job, plan, lambda report: found.extend(report.drawn))
+        return sorted(found, key=lambda part: part.number)
 
     def __call__(self, theta: np.ndarray, collect: Gathering | None = None) -> Equations:
         """Equations at theta.
