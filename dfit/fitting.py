@@ -16,6 +16,7 @@ from dfit.core.trust_region import start
 from dfit.data.domain import Domain, build_domain, coordinate_names
 from dfit.errors import InputError
 from dfit.events import PassDone
+from dfit.interrupted import BY_INTERRUPT, nothing_kept
 from dfit.model import Model
 from dfit.outcome import finish
 from dfit.parameters import Parameters
@@ -32,7 +33,7 @@ logger = logging.getLogger("dfit")
 
 # Compiling the warm-up takes some 1.5 s, as much as several passes over this many points in memory.
 WARM_UP_ABOVE = 1 << 25
-BY_CALLBACK, BY_INTERRUPT = "stopped by the callback", "interrupted"
+BY_CALLBACK = "stopped by the callback"
 
 
 def fit(
@@ -192,6 +193,7 @@ def fit(
     return run(described, parameters, domain, settings)
 
 
+@nothing_kept()
 def run(model: Model, parameters: Parameters, domain: Domain, settings: Settings) -> FitResult:
     """A fit from what the doors have checked and named."""
     clock = Clock()

@@ -9,6 +9,7 @@ from dfit.core.jackknife import jackknife
 from dfit.core.state import State, Status
 from dfit.core.sums import MISSING, Sums
 from dfit.errors import DataError, warn
+from dfit.interrupted import BY_INTERRUPT
 from dfit.parameters import Parameters
 from dfit.passes import Passes
 from dfit.prepare import Prepared
@@ -21,6 +22,11 @@ from dfit.statistics import Clock, Phase, Run, Tallies
 
 Evaluator = PassEvaluator | SampleEvaluator
 GOOD = (Status.OFFSET, Status.FTOL, Status.XTOL, Status.GTOL, Status.ROUNDING)
+
+NO_PASS = (
+    "no standard errors: the pass that gives them was interrupted. For them type the same call with "
+    "p0=result.best_values"
+)
 
 
 def finish(
@@ -37,7 +43,10 @@ def finish(
     assert survey is not None and last is not None
     status = Status(int(state.status))
     before = evaluator.account.passes
-    found, groups = _covariance(p, evaluator, settings, state)
+    try:
+        found, groups = _covariance(p, evaluator, settings, state, no_pass=stopped == BY_INTERRUPT)
+    except KeyboardInterrupt:
+        found, groups = _covariance(p, evaluator, settings, state, no_pass=True)
     dropped = drops(survey)
     _warn_missing(dropped)
     clock.ended("covariance")
@@ -132,11 +141,11 @@ def tallies_of(survey: Sums, last: Sums) -> Tallies:
 
 
 def _covariance(
-    p: Parameters, evaluator: Evaluator, settings: Settings, state: State
+    p: Parameters, evaluator: Evaluator, settings: Settings, state: State, no_pass: bool
 ) -> tuple[Covariance, int | None]:
     """Covariance at the accepted point, and the number of its groups if it is clustered.
 
-    A robust one takes a pass of its own.
+    A robust one takes a pass of its own, and is not known after an interrupt (``no_pass``).
     """
     varying = list(p.varying)
     equations, theta = state.equations, np.asarray(state.theta)
@@ -146,6 +155,10 @@ def _covariance(
     n, k = float(equations.count), len(varying)
     # Of as many points as parameters every residual is zero, and says nothing of the noise.
     if robust and equations.finite and n > k:
+        if no_pass:
+            plain = covariance(equations, theta, *box, absolute_sigma=False)
+            unknown = np.full_like(plain.matrix, np.nan)
+            return plain._replace(matrix=unknown, stderr=unknown.diagonal(), note=NO_PASS), None
         if settings.cov not in (None, "hc0", "hc1"):
             return _by_groups(p, evaluator, state)
         bread, meat = evaluator.reduce(theta, "sandwich").matrix
