@@ -145,7 +145,11 @@ def _check_bounds(names: Sequence[str], lower: np.ndarray, upper: np.ndarray) ->
     for name, low, high in zip(names, lower.tolist(), upper.tolist(), strict=True):
         if low == high and math.isfinite(low):
             raise InputError(f"both bounds of {name!r} are {low}: type fixed={{{name!r}: {low}}}")
-        if low >= high:
+        if low == high:
+            raise InputError(
+                f"both bounds of {name!r} are {low}: type bounds={{{name!r}: (None, None)}} for none"
+            )
+        if low > high:
             raise InputError(
                 f"the bounds of {name!r} are crossed, lower {low} and upper {high}: "
                 f"type bounds={{{name!r}: ({high}, {low})}}"

@@ -126,7 +126,8 @@ def build_domain(
             f"time_origin={time_origin!r} was given, but no coordinate among {list(arrays)} is a time; "
             "leave it out"
         )
-    return Domain(y, arrays, time, as_sigma(sigma, y), as_where(where, y), bool(skipna))
+    mask = as_where(where, y)
+    return Domain(y, arrays, time, as_sigma(sigma, y, mask), mask, bool(skipna))
 
 
 def _as_items(coords: Any) -> list[tuple[str | None, Any]]:

@@ -31,6 +31,8 @@ def as_data(data: Any) -> xr.DataArray:
             "or dask.array.from_zarr(path)"
         )
     y = data if isinstance(data, xr.DataArray) else _bare(data)
+    if y.ndim == 0:
+        raise InputError("data is one number without a dimension; expected an array. Type: np.atleast_1d(y)")
     kind, name = y.dtype.kind, "data" if y.name is None else repr(y.name)
     if kind == "m":
         raise InputError(f'{name} has dtype {y.dtype}; expected numbers. Type: y / np.timedelta64(1, "s")')
@@ -99,7 +101,8 @@ def _aligned(y: xr.DataArray, other: xr.DataArray, what: str) -> xr.DataArray:
     return other.transpose(*(dim for dim in y.dims if dim in other.dims))
 
 
-def as_sigma(sigma: Any, y: xr.DataArray) -> xr.DataArray | float | None:
+def as_sigma(sigma: Any, y: xr.DataArray, where: xr.DataArray | None = None) -> xr.DataArray | float | None:
+    """Sigma, checked where it is in memory at the points of ``where``, what `as_where` gave."""
     if sigma is None:
         return None
     array = over(y, sigma, "sigma")
@@ -108,6 +111,10 @@ def as_sigma(sigma: Any, y: xr.DataArray) -> xr.DataArray | float | None:
     if array.chunks is not None:
         return array
     bad = ~(array.values > 0) if array.ndim == 0 else array.values <= 0
+    if bad.any() and array.ndim and where is not None:
+        if where.chunks is not None:  # the first pass looks at both
+            return array
+        bad &= _somewhere(where, array)
     if bad.any():
         at = "" if array.ndim == 0 else f" at {_place(array, bad)} ({int(bad.sum())} in all)"
         value = array.values[bad][0] if array.ndim else array.item()
@@ -123,11 +130,21 @@ def as_where(where: Any, y: xr.DataArray) -> xr.DataArray | None:
     if where is None:
         return None
     array = over(y, where, "where")
+    if array.dtype.kind != "b" and isinstance(getattr(where, "_meta", where), np.ma.MaskedArray):
+        raise InputError(
+            "where is a masked array; expected plain True and False. Type: where=mask.filled(False)"
+        )
     if array.dtype.kind != "b":
         raise InputError(f"where has dtype {array.dtype}; expected bool. Type: where=mask.astype(bool)")
     if array.chunks is None and not array.values.any():
         raise InputError("all points masked: where is False everywhere; it is True for the points to fit")
     return array
+
+
+def _somewhere(where: xr.DataArray, array: xr.DataArray) -> np.ndarray:
+    """Whether any point of an array's element is to be fitted: a mask of the array's shape."""
+    seen = where.any([dim for dim in where.dims if dim not in array.dims])
+    return seen.variable.set_dims(dict(array.sizes)).values
 
 
 def first_value(array: xr.DataArray) -> Any:
@@ -148,7 +165,12 @@ def unknown_name(name: str, known: Iterable[Any], what: str, argument: str) -> s
 
 
 def _bare(values: Any) -> xr.DataArray:
-    array = values if isinstance(values, (np.ndarray, dask.array.Array)) else np.asarray(values)
+    try:
+        array = values if isinstance(values, (np.ndarray, dask.array.Array)) else np.asarray(values)
+    except ValueError as error:  # rows of different lengths
+        raise InputError(
+            f"data is no array: {str(error).rstrip('. ')}. Type one array of one shape, NaN where it has no value"
+        ) from error
     # A dask array's own name is a token, not a word of the user's.
     return xr.DataArray(array, dims=[f"dim_{i}" for i in range(array.ndim)]).rename(None)
 
