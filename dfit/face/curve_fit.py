@@ -12,7 +12,7 @@ from dfit.errors import InputError
 from dfit.face import hybrid
 from dfit.face.ending import CurveFit, ier_of, pcov_of, require_success, residual_of, warn_failed
 from dfit.face.hybrid_config import FIELDS, HybridStreamingConfig, nearest
-from dfit.face.scipy_input import Points, as_points, read_nan_policy
+from dfit.face.scipy_input import Points, as_points, read_nan_policy, refuse_masks
 from dfit.face.whitening import fit_whitened
 from dfit.fitting import fit
 from dfit.model import Model
@@ -144,6 +144,7 @@ def curve_fit(
     options = _options(kwargs)
     names = _parameter_names(f, p0, param_names, constants or ())
     bounds = _bounds(method, bounds, names)
+    refuse_masks(xdata=xdata, ydata=ydata, sigma=sigma)
     y = ydata if hasattr(ydata, "chunks") else np.asarray(ydata)
     points = as_points(f, xdata, y)
     skipna = read_nan_policy(points, y, check_finite, nan_policy, options.get("where"))

@@ -87,7 +87,8 @@ def pcov_of(result: FitResult) -> np.ndarray:
     if not (known | bounded).all():
         pcov = np.full_like(pcov, np.inf)
     if not known.all():
-        text = f"Covariance of the parameters could not be estimated: {found.note}"
+        names = ", ".join(name for name, good in zip(result.var_names, known, strict=True) if not good)
+        text = f"Covariance of the parameters could not be estimated: {found.note} (concerns {names})"
         from scipy.optimize import OptimizeWarning  # a third of a second, which a good fit does not need
 
         warn(text, OptimizeWarning)

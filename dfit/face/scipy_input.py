@@ -59,6 +59,17 @@ def in_memory(array: Any) -> bool:
     return getattr(array, "chunks", None) is None
 
 
+def refuse_masks(**given: Any) -> None:
+    """Refuse masked values, which SciPy would take as they lie under the mask."""
+    for name, value in given.items():
+        for array in value if isinstance(value, list | tuple) else (value,):
+            if np.ma.is_masked(array):
+                raise InputError(
+                    f"{name} is a masked array, of which {np.ma.count_masked(array)} values are masked. To leave them "
+                    f"out type: {name}.astype(float).filled(np.nan), nan_policy='omit'"
+                )
+
+
 def as_points(func: Callable[..., Any], xdata: Any, y: Any) -> Points:
     """Points from xdata for a y of known shape.
 
