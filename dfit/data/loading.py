@@ -64,9 +64,7 @@ class Loader:
             arrays.append(_native(array))
         for source, (item, array) in enumerate(zip(row, arrays, strict=True)):
             if isinstance(item, Key):
-                self.content = (
-                    self.content + _sum_of_bits(array) * _factor(source, *chunk.index)
-                ) & _ALL_BITS
+                self.content = (self.content + sum_of_bits(array) * _factor(source, *chunk.index)) & _ALL_BITS
                 if item.name not in self._counted:
                     self._counted.add(item.name)
                     self.bytes_read += array.nbytes
@@ -97,7 +95,7 @@ class Loader:
             del self._values[key]
 
 
-def _sum_of_bits(array: np.ndarray) -> int:
+def sum_of_bits(array: np.ndarray) -> int:
     """Sum of the array's 64-bit words, modulo 2^64.
 
     Not a hash: a plain sum runs at the speed of memory, a tenth of a nanosecond per point where the
