@@ -1,4 +1,4 @@
-"""What observers of a fit are told: one record per pass, one per finished task."""
+"""What observers of a fit are told: one record per pass, one per partition as it ends."""
 
 from __future__ import annotations
 
@@ -35,9 +35,34 @@ class PassDone:
 
 
 @dataclass(frozen=True)
-class TaskDone:
-    """One partition of the running pass is summed."""
+class PartitionDone:
+    """A partition of the running pass has ended; what `on_partition` receives.
+
+    Attributes
+    ----------
+    npass : number of the pass, from 1; the pass of a robust covariance counts, too.
+    done, partitions : how many have ended in this pass, of how many.
+    partition : which one, as in `FitResult.partitions`.
+    worker : node and process that summed it.
+    failure : why it is left out, None where it is summed.
+    points, cost : that were summed, at the parameters that the pass tries; half the weighted sum of squares.
+    seconds, bytes_read, retries : what this pass has spent on it; retries are reads that were tried again.
+    missing : points without a value (NaN), counted by the first pass.
+    """
 
     npass: int
     done: int
     partitions: int
+    partition: int
+    worker: str
+    failure: str | None
+    points: int
+    cost: float
+    seconds: float
+    bytes_read: int
+    retries: int
+    missing: int
+
+
+class StoppedByObserver(Exception):
+    """`on_partition` has told the fit to stop."""

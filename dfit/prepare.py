@@ -33,7 +33,7 @@ from dfit.data.plan import (
 from dfit.data.resolution import warn_of_resolution
 from dfit.data.trial import trial_coordinates
 from dfit.errors import InputError
-from dfit.events import TaskDone
+from dfit.events import PartitionDone
 from dfit.fingerprint import fingerprint
 from dfit.model import Model
 from dfit.parameters import Parameters
@@ -83,7 +83,7 @@ def prepare(
     parameters: Parameters,
     domain: Domain,
     settings: Settings,
-    on_task: Callable[[TaskDone], None],
+    on_partition: Callable[[PartitionDone], None],
     partition_points: int | None = None,
 ) -> Prepared:
     """Check what can be checked and cut the data into partitions; nothing of y is read.
@@ -121,7 +121,8 @@ def prepare(
         parameters.init[list(parameters.varying)],
         parameters.init[list(parameters.fixed)],
         lambda partition, some: describe(domain, partition, some),
-        on_task,
+        on_partition,
+        settings.min_success_rate,
     )
     return Prepared(model, parameters, domain, evaluator, partitions, points, memory, group)
 

@@ -6,7 +6,7 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
-from dfit.events import PassDone, TaskDone
+from dfit.events import PartitionDone, PassDone
 
 if TYPE_CHECKING:
     from dfit.result import FitResult
@@ -25,7 +25,7 @@ class Printer:
     def begin(self, plan: str) -> None:
         self.say(plan)
 
-    def task(self, event: TaskDone) -> None:
+    def task(self, event: PartitionDone) -> None:
         if self._on and event.done < event.partitions and time.monotonic() - self._last > EVERY_S:
             self.say(f"pass {event.npass}: {event.done} of {event.partitions} partitions")
 

@@ -28,7 +28,9 @@ class Settings:
     max_passes: int = 100
     time_limit: float | None = None
     retries: int = 3
+    min_success_rate: float = 1.0
     callback: Callable[[Any], Any] | None = None
+    on_partition: Callable[[Any], Any] | None = None
     verbose: int = 0
     warmup: Warmup | bool | None = None
 
@@ -44,6 +46,12 @@ class Settings:
             number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
             if given and not (number and 0 < value < np.inf):
                 raise InputError(f"{name} is {value!r}; expected a positive number")
+        rate = self.min_success_rate
+        if not (isinstance(rate, (int, float, np.number)) and not isinstance(rate, bool) and 0 < rate <= 1):
+            raise InputError(
+                f"min_success_rate is {rate!r}; expected the share of partitions that must be readable, above 0 "
+                "and at most 1. Type: min_success_rate=0.98"
+            )
         for name, least in (("max_passes", 1 if self.warmup is False else 0), ("retries", 0)):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:

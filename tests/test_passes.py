@@ -14,7 +14,7 @@ import dfit
 from dfit.core.sums import Sums
 from dfit.data.domain import build_domain
 from dfit.errors import WorkerError
-from dfit.events import TaskDone
+from dfit.events import PartitionDone
 from dfit.model import Model
 from dfit.parameters import Parameters
 from dfit.prepare import Prepared, prepare
@@ -36,7 +36,7 @@ def lazy() -> xr.Dataset:
     return xr.Dataset({"y": ("i", 3 * da.exp(-t / 2.1) + 0.01 * da.sin(1e4 * t)), "t": ("i", t)})
 
 
-def prepared(data: xr.Dataset, tasks: list[TaskDone], retries: int = 0) -> Prepared:
+def prepared(data: xr.Dataset, tasks: list[PartitionDone], retries: int = 0) -> Prepared:
     model = Model.from_callable(decay, ("t",))
     domain = build_domain(model, data.y, data.t)
     parameters = Parameters.resolve(model, p0=[1, 1])
@@ -88,7 +88,7 @@ def test_cluster_goes_on_from_finished_subtrees_with_the_same_bits() -> None:
         Client(cluster),
         dask.config.set({"dfit.partition-bytes": "8 MiB"}),
     ):
-        tasks: list[TaskDone] = []
+        tasks: list[PartitionDone] = []
         ready = prepared(lazy(), tasks)
         done = finished_part(ready, "normal", slice(0, 3))
         whole = ready.evaluator.reduce(THETA, "normal")

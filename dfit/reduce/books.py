@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
+from dfit.reduce.draw import DrawReport
 from dfit.reduce.task import Report
 
 # Numbers of each partition that its pieces add up to.
@@ -22,6 +23,8 @@ ADDED = {
     "missing": np.int64,
     "content": np.uint64,
 }
+SPENT = ("seconds", "bytes_read", "retries")  # of all passes; the others are of one
+TOLD = ("points", "cost", *SPENT, "missing")  # to observers
 
 
 @dataclass
@@ -42,15 +45,19 @@ class Account:
     errors: Counter[str] = field(default_factory=Counter)
 
     def add(self, report: Report) -> None:
-        self.tasks += 1
+        self.add_read(report)
         self.points += report.points
-        self.bytes_read += report.bytes_read
-        self.read_s += report.read_s
         self.compute_s += report.compute_s
         self.compilations += report.compilations
-        self.retries += report.retries
         known = self.peak_bytes.get(report.process, 0)
         self.peak_bytes[report.process] = max(known, report.peak_bytes)
+
+    def add_read(self, report: Report | DrawReport) -> None:
+        """Count a task and what it has read."""
+        self.tasks += 1
+        self.bytes_read += report.bytes_read
+        self.read_s += report.read_s
+        self.retries += report.retries
         if report.failure is not None:
             self.errors[report.failure.error] += 1
 
@@ -70,7 +77,10 @@ class Account:
 
 
 class Table:
-    """What each partition gave in one pass: an array (partitions,) for each of ``ADDED``, and its worker."""
+    """What each partition gave in one pass: an array (partitions,) for each of ``ADDED``, and its worker.
+
+    When the pass is complete, ``SPENT`` is of all passes so far.
+    """
 
     def __init__(self, partitions: int) -> None:
         self.columns: dict[str, np.ndarray] = {n: np.zeros(partitions, kind) for n, kind in ADDED.items()}
@@ -86,6 +96,22 @@ class Table:
                 column[at] += column.dtype.type(value)
         if report.leaves:
             self.workers[at] = report.process
+
+    @property
+    def leaves(self) -> int:
+        """Leaves that were summed."""
+        return int(self.columns["leaves"].sum())
+
+    def row(self, partition: int) -> dict[str, Any]:
+        """Numbers of a partition, of those that observers are told."""
+        return {name: self.columns[name][partition].item() for name in TOLD}
+
+    def carry(self, before: Table, known: Iterable[str]) -> None:
+        """Add what the passes before have spent, and take over columns that only they have found."""
+        for name in SPENT:
+            self.columns[name] += before.columns[name]
+        for name in known:
+            self.columns[name][:] = before.columns[name]
 
     def clear(self, partition: int) -> None:
         """Forget what a partition gave."""

@@ -17,6 +17,7 @@ from dfit.data.graph import Upstream, Work, is_future
 from dfit.data.subset import SamplePlan
 from dfit.errors import WorkerError
 from dfit.fingerprint import of_values
+from dfit.reduce.draw import DrawReport
 from dfit.reduce.job import Job, Point
 from dfit.reduce.kept import first_of_each, require_room, size_in_bytes
 from dfit.reduce.pieces import Piece, Pieces, refuse_draw, words_for
@@ -210,12 +211,13 @@ class ClusterRunner:
         made = self._client.map(combine_pickled, runs, form=form, pure=False, key="dfit-combine")
         return dict(zip(made, runs, strict=True))
 
-    def _take(self, piece: Sent, report: Any, take: Callable[[Any], None]) -> list[Sent]:
+    def _take(self, piece: Sent, report: Report | DrawReport, take: Callable[[Any], None]) -> list[Sent]:
         """Hand on the report of a piece; pieces to be run instead, where memory ran out."""
-        failure = report.failure if isinstance(report, Report) else None
-        if failure is not None:
+        if report.failure is not None:
             piece.drop()  # what could not be read is read again by the next pass
-            if failure.kind == "memory" and (halves := self._pieces.halves(piece, words_for("memory"))):
+            if report.failure.kind == "memory" and (
+                halves := self._pieces.halves(piece, words_for("memory"))
+            ):
                 return halves
         take(piece.placed(report))
         return []

@@ -4,27 +4,30 @@ from __future__ import annotations
 
 from collections.abc import MutableMapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from dfit.data.drawing import Drawn, Share, hold_out
 from dfit.data.graph import Work
 from dfit.data.subset import SamplePlan
+from dfit.errors import ReadFailed, WorkerError
 from dfit.reduce.job import Job
-from dfit.reduce.reading import Held, Reading
-
-if TYPE_CHECKING:
-    from dfit.reduce.runners import Runner
+from dfit.reduce.reading import Held, Reading, process_name
+from dfit.reduce.task import Failure, unread
 
 
 @dataclass(frozen=True)
 class DrawReport:
-    """What one task drew, and what it cost."""
+    """What one task drew, and what it cost; ``failure`` says why it drew nothing."""
 
+    partition: int
     drawn: tuple[Drawn, ...]
     bytes_read: int
     read_s: float
+    retries: int
+    process: str
+    failure: Failure | None = None
 
 
 @dataclass(frozen=True)
@@ -75,8 +78,18 @@ class Gathering:
         self._read_s += read_s
 
     def sample(self) -> Sample:
-        """All of them, when every task is done."""
+        """All of them, when every task is done.
+
+        Raises
+        ------
+        WorkerError
+            If no chunk has given any.
+        """
         plan = self.plan
+        if not self._parts:
+            raise WorkerError(
+                f"none of the {len(plan.shares)} chunks of the sample can be read. Type: warmup=False"
+            )
         parts = sorted(self._parts, key=lambda part: part.number)
         found: dict[str, list[np.ndarray]] = {}
         for role, *pieces in zip(parts[0].roles, *(part.columns for part in parts), strict=True):
@@ -100,19 +113,6 @@ class Gathering:
         )
 
 
-def read_sample(runner: Runner, job: Job, plan: SamplePlan) -> Sample:
-    """Sample of a plan; only its chunks are read, or, where the runner keeps them, their partitions.
-
-    Raises
-    ------
-    WorkerError
-        Where a chunk cannot be read, after the job's retries.
-    """
-    gathering = Gathering(plan)
-    runner.draw(job, plan, lambda report: gathering.add(report.drawn, report.bytes_read, report.read_s))
-    return gathering.sample()
-
-
 def draw_partition(
     job: Job,
     work: Work,
@@ -126,9 +126,13 @@ def draw_partition(
     ----------
     kept, store : as in `accumulate`.
     """
-    reading = Reading(job, work, kept, store)
-    drawn = []
-    for share in shares:
-        reading.hold([share.chunk])
-        drawn.append(reading.draw(share))
-    return DrawReport(tuple(drawn), reading.bytes_read, reading.seconds)
+    index, drawn = work.partition.index, []
+    try:
+        reading = Reading(job, work, kept, store)
+        for share in shares:
+            reading.hold([share.chunk])
+            drawn.append(reading.draw(share))
+    except ReadFailed as error:
+        return DrawReport(index, (), 0, 0.0, error.tries - 1, process_name(), unread(work, error))
+    cost = reading.bytes_read, reading.seconds, reading.retries
+    return DrawReport(index, tuple(drawn), *cost, process_name())

@@ -14,10 +14,11 @@ from dfit.data.drawing import Drawn
 from dfit.data.plan import Partition
 from dfit.data.subset import SamplePlan
 from dfit.errors import DataError, WorkerError
-from dfit.events import TaskDone
+from dfit.events import PartitionDone
 from dfit.reduce.books import Account, Table
 from dfit.reduce.checks import differs, require_points, unreadable, unusable
-from dfit.reduce.draw import Gathering, Sample, read_sample
+from dfit.reduce.draw import DrawReport, Gathering, Sample
+from dfit.reduce.endings import Endings, readable
 from dfit.reduce.job import Job, Point
 from dfit.reduce.runners import Runner
 from dfit.reduce.task import Report
@@ -37,7 +38,8 @@ class RunningPass:
     """What a pass has found so far.
 
     ``theta`` (p,) and ``form`` are what it evaluates, ``forest`` its finished nodes, ``table`` what the
-    partitions gave; ``not_finite`` names the first place without finite sums.
+    partitions gave; ``not_finite`` names the first place without finite sums; ``complete``: whether nothing
+    of it is left to do.
     """
 
     theta: np.ndarray
@@ -45,6 +47,7 @@ class RunningPass:
     forest: Forest
     table: Table
     not_finite: str | None = None
+    complete: bool = False
 
 
 class Memory(NamedTuple):
@@ -58,6 +61,7 @@ class Memory(NamedTuple):
     account, table : the books; the table is that of the last complete pass.
     lost : what is left out: partition, first leaf, and the one after the last.
     running : the pass that is not complete.
+    recovery : what was done about faults: where ("partition" or "iteration"), "strategy", "detail".
     """
 
     survey: Sums | None
@@ -68,6 +72,7 @@ class Memory(NamedTuple):
     table: Table
     lost: frozenset[tuple[int, int, int]]
     running: RunningPass | None
+    recovery: list[dict[str, Any]]
 
 
 class PassEvaluator:
@@ -82,12 +87,14 @@ class PassEvaluator:
     p0 : where the user begins; the model must be finite there.
     held : values of the parameters that do not vary.
     describe : names a partition and the coordinate ranges of some of its chunks.
-    on_task : told of every finished task.
+    on_partition : told of every partition as it ends.
     min_success : part of the partitions that must be readable.
 
     Attributes
     ----------
     keep : called after every task, when what it found is part of ``memory()``.
+    recovery : see `Memory`; whoever does something about a fault adds to it.
+    not_finite : the first place without finite sums of the last pass, None where all are finite.
     """
 
     def __init__(
@@ -98,7 +105,7 @@ class PassEvaluator:
         p0: np.ndarray,
         held: np.ndarray,
         describe: Callable[[Partition, range], str],
-        on_task: Callable[[TaskDone], None],
+        on_partition: Callable[[PartitionDone], None],
         min_success: float = 1.0,
     ) -> None:
         self._start_runner = start_runner
@@ -108,11 +115,13 @@ class PassEvaluator:
         self._p0 = p0
         self._held = held
         self._describe = describe
-        self._on_task = on_task
+        self._on_partition = on_partition
         self._min_success = min_success
         self.keep: Callable[[], None] = lambda: None
+        self.not_finite: str | None = None
+        self._splits_told = 0
         self.restore(
-            Memory(None, None, self.form, None, Account(), Table(len(partitions)), frozenset(), None)
+            Memory(None, None, self.form, None, Account(), Table(len(partitions)), frozenset(), None, [])
         )
 
     def memory(self) -> Memory:
@@ -126,12 +135,15 @@ class PassEvaluator:
             self.table,
             self.lost,
             self.running,
+            self.recovery,
         )
 
     def restore(self, memory: Memory) -> None:
         """Know what another one knew; its running pass goes on where the same one is asked for."""
-        self.survey, self.last, form, self._rough, self.account, self.table, self.lost, self.running = memory
-        self._job = self.job_for(form)
+        self.survey, self.last, self._rough = memory.survey, memory.last, memory.rough
+        self.account, self.table, self.lost = memory.account, memory.table, memory.lost
+        self.running, self.recovery = memory.running, memory.recovery
+        self._job = self.job_for(memory.form)
 
     @property
     def runner(self) -> Runner:
@@ -162,16 +174,24 @@ class PassEvaluator:
 
     def sample(self, plan: SamplePlan) -> Sample:
         """Sample of a plan, read before the first pass."""
-        sample = read_sample(self.runner, self._job, plan)
-        self.account.bytes_read += sample.bytes_read
-        self.account.read_s += sample.read_s
-        return sample
+        gathering = Gathering(plan)
+        self._draw(plan, lambda report: gathering.add(report.drawn, report.bytes_read, report.read_s))
+        return gathering.sample()
 
     def points_of(self, plan: SamplePlan) -> list[Drawn]:
         """Points of the chunks of a plan, in the order of the chunks."""
         found: list[Drawn] = []
-        self.runner.draw(self._job, plan, lambda report: found.extend(report.drawn))
+        self._draw(plan, lambda report: found.extend(report.drawn))
         return sorted(found, key=lambda part: part.number)
+
+    def _draw(self, plan: SamplePlan, take: Callable[[DrawReport], None]) -> None:
+        def look(report: DrawReport) -> None:
+            self.account.add_read(report)
+            if report.failure is not None:
+                self._lose(report)
+            take(report)
+
+        self.runner.draw(self._job, plan, look)
 
     def __call__(self, theta: np.ndarray, collect: Gathering | None = None) -> Equations:
         """Equations at theta.
@@ -217,9 +237,12 @@ class PassEvaluator:
 
         ``basis`` is where the form "groups" is summed, see `Point`.
         """
-        running = self._begin(theta, form)
+        running, point = self._begin(theta, form), self.point(theta, basis)
+        if running.complete:
+            return root(running.forest, form)
         at_p0 = np.array_equal(theta, self._p0)  # a sample's answer need not be good for all of the data
-        first, lost = self.survey is None, self.lost
+        first, npass = self.survey is None, self.account.passes + 1
+        endings = Endings(npass, self._partitions, running.table, self.lost, self._on_partition)
         # What a sample has read is a part of the first pass where it stays in memory.
         before = self.account.bytes_read if self.runner.reads_again else 0
 
@@ -233,19 +256,24 @@ class PassEvaluator:
             if collect is not None:
                 collect.add(report.drawn)
             self._look_at(report, running, first, at_p0)
-            finished = int(np.count_nonzero(running.table.columns["leaves"]))
-            self._on_task(TaskDone(self.account.passes + 1, finished, len(self._partitions)))
+            self._tell_splits()
             self.keep()
+            endings.take(report)
 
         plan = None if collect is None else collect.plan
-        self.runner.run(self.job_for(form), self.point(theta, basis), self._done(running), take, plan)
+        self.runner.run(self.job_for(form), point, self._done(running), take, plan)
         self.account.passes += 1
         if first:
             self.account.first_bytes = self.account.bytes_read - before
-        self.running, self.table = None, running.table
-        if self.lost != lost and not first:
+        last, self.running, self.table, self.not_finite = self.table, None, running.table, running.not_finite
+        not_found = (() if point.survey else ("missing",)) + (("cost",) if form == "groups" else ())
+        self.table.carry(last, not_found)
+        if not first and self.table.leaves != last.leaves:
             self.survey = None
             raise PartitionsLost
+        running.complete = True
+        if form in ("sandwich", "groups"):  # for the covariance, the last thing that a fit needs
+            self.running = running
         return root(running.forest, form)
 
     def _begin(self, theta: np.ndarray, form: str) -> RunningPass:
@@ -262,16 +290,26 @@ class PassEvaluator:
         done: dict[Node, Any] = dict.fromkeys(running.forest)  # the sums need not travel to the tasks
         return done | {(0, leaf): None for _, *run in self.lost for leaf in range(*run)}
 
-    def _lose(self, report: Report) -> None:
+    def _lose(self, report: Report | DrawReport) -> None:
         """Leave a failed piece out, if so many may be; raise otherwise."""
         partition, failure = self._partitions[report.partition], report.failure
         assert failure is not None
         lost = self.lost | {(partition.index, failure.leaves.start, failure.leaves.stop)}
-        share = 1 - len({index for index, *_ in lost}) / len(self._partitions)
-        if share < self._min_success:
-            place = self._describe(partition, range(len(partition.chunks)))
+        place = self._describe(partition, range(len(partition.chunks)))
+        if readable(len(self._partitions), lost) < self._min_success:
             raise WorkerError(unreadable(failure, place), partition=partition.index, worker=report.process)
         self.lost = lost
+        self.recovered("partition left out", unreadable(failure, place), partition=partition.index)
+
+    def recovered(self, strategy: str, detail: str, **where: int) -> None:
+        """Add to the recovery log; ``where`` is the partition, or the iteration: the number of the pass."""
+        self.recovery.append({**where, "strategy": strategy, "detail": detail})
+
+    def _tell_splits(self) -> None:
+        """Add what the runner has done about memory since the last call."""
+        for partition, how in self.runner.splits[self._splits_told :]:
+            self.recovered("fewer leaves per task", how, partition=partition)
+        self._splits_told = len(self.runner.splits)
 
     def _look_at(self, report: Report, running: RunningPass, first: bool, at_p0: bool) -> None:
         """Raise what makes the pass useless: values no fit can use, a model not finite at p0, other data."""

@@ -46,6 +46,7 @@ def read(job: Job, work: Work, kept: Sequence[Any]) -> Held:
             arrays.append(chunk)
             retries += again
     except (ReadFailed, MemoryError) as failure:
+        retries += failure.tries - 1 if isinstance(failure, ReadFailed) else 0
         return Held([], 0, retries, failure.with_traceback(None))  # a traceback would hold the arrays
     return Held(arrays, loader.content, retries)
 

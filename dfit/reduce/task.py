@@ -96,17 +96,28 @@ def accumulate(job: Job, work: Work, *operands: Any) -> Report:
     try:
         return summed(job, work, *operands)
     except ReadFailed as error:
-        return failed(work, "read", error.reason.partition(":")[0], str(error))
+        return replace(_of_nothing(work, unread(work, error)), retries=error.tries - 1)
     except MemoryError as error:
         return failed(work, "memory", type(error).__name__, str(error))
 
 
 def failed(work: Work, kind: str, error: str, text: str) -> Report:
     """Report of a piece that gave nothing, see `Failure`."""
-    first, leaves = work.partition.first_leaf, work.partition.leaves
-    why = Failure(kind, error, text, range(first, first + leaves))
+    return _of_nothing(work, Failure(kind, error, text, _leaves(work)))
+
+
+def unread(work: Work, error: ReadFailed) -> Failure:
+    """Why a piece could not be read."""
+    return Failure("read", error.error, str(error), _leaves(work))
+
+
+def _of_nothing(work: Work, why: Failure) -> Report:
     index = work.partition.index
     return Report(index, {}, 0, 0, 0.0, 0, 0, 0, 0, 0.0, 0.0, 0, process_name(), 0, (), (), why)
+
+
+def _leaves(work: Work) -> range:
+    return range(work.partition.first_leaf, work.partition.first_leaf + work.partition.leaves)
 
 
 def summed(

@@ -15,7 +15,7 @@ from dfit.errors import InputError
 from dfit.reduce.draw import draw_partition
 from dfit.reduce.job import Job, Point
 from dfit.reduce.reading import Held, bytes_read, read
-from dfit.reduce.task import Report, accumulate, combine_reports
+from dfit.reduce.task import accumulate, combine_reports
 from dfit.reduce.tree import Forest
 
 
@@ -72,9 +72,7 @@ def _with_read(report: Any, work: Work, held: Held | None) -> Any:
     """The report, with what another task has read for this one."""
     if held is None:
         return report
-    if isinstance(report, Report):
-        report = replace(report, retries=held.retries)
-    return replace(report, bytes_read=bytes_read(work, held))
+    return replace(report, bytes_read=bytes_read(work, held), retries=held.retries)
 
 
 def combine_pickled(blobs: Sequence[bytes], form: str) -> bytes:

@@ -67,7 +67,7 @@ def measure(chunks: int, rounds: int) -> list[dict[str, float]]:
         Client(cluster) as client,
         dask.config.set(scheduler=client),
     ):
-        evaluator = evaluator_of(decay, y, {"x": x}, TRUTH, on_task=tasks.append)
+        evaluator = evaluator_of(decay, y, {"x": x}, TRUTH, on_partition=tasks.append)
         evaluator(theta)
         return [one_pass(evaluator, theta, tasks) for _ in range(rounds)]
 
