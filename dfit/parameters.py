@@ -104,9 +104,18 @@ class Parameters:
         tied = {index for index, _ in self.ties}
         return tuple(i for i in range(len(self.names)) if not self.vary[i] and i not in tied)
 
+    @property
+    def typical(self) -> np.ndarray:
+        """Sizes (p,) of the parameters, 1 for one that starts at 0: the unit of a step by differences."""
+        return np.where(self.init != 0, np.abs(self.init), 1.0)
+
     def by_name(self, theta: Any) -> dict[str, float]:
         """Values of all parameters by name at theta (p,)."""
         return dict(zip(self.names, map(float, self.expand(theta)), strict=True))
+
+    def in_words(self, theta: Any) -> str:
+        """Values of all parameters at theta (p,), for a message."""
+        return ", ".join(f"{name} = {value:.6g}" for name, value in self.by_name(theta).items())
 
     def expand(self, varying: Any, fixed: Any = None) -> list[Any]:
         """All p values from the varying ones and the fixed ones; JAX can trace it.

@@ -168,6 +168,7 @@ def _tried_recipe(model: Model, parameters: Parameters, domain: Domain, settings
         model.name,
         is_traceable,
         Layout("normal", settings.loss, block_points(len(parameters.varying)), domain.is_complex),
+        None if is_traceable or model.jac else tuple(parameters.typical[list(parameters.varying)].tolist()),
     )
 
 

@@ -20,6 +20,7 @@ from dfit.reduce.checks import differs, require_points, unreadable, unusable
 from dfit.reduce.draw import DrawReport, Gathering, Sample
 from dfit.reduce.endings import Endings, readable
 from dfit.reduce.job import Job, Point
+from dfit.reduce.kernels import without_noise_of
 from dfit.reduce.runners import Runner
 from dfit.reduce.task import Report
 from dfit.reduce.tree import Forest, Node, insert, root
@@ -210,6 +211,8 @@ class PassEvaluator:
             self.survey = sums
         self.last = sums
         found = equations(sums, form, float(self.survey.moments[4]))
+        if form == "triangle":
+            found = found._replace(root=without_noise_of(self._job.recipe, found.root, theta, found.scale2))
         if form == "triangle":
             self._rough = None
         elif found.finite and condition(found.root) > TRIANGLE_ABOVE:

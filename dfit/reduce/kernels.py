@@ -20,7 +20,7 @@ import numpy as np
 
 from dfit import fingerprint
 from dfit.advice import raised
-from dfit.core.differences import differences
+from dfit.core.differences import differences, without_noise
 from dfit.core.kernel import Layout, Leaf, Scalars, as_given, forward, leaf_kernel, row_kernel
 from dfit.core.sums import Sums
 from dfit.errors import ModelError, WorkerError
@@ -47,6 +47,7 @@ class Recipe:
     name : the model's name, for messages.
     traceable : whether JAX can trace it; otherwise derivatives are finite differences.
     layout : see `dfit.core.kernel`.
+    typical : sizes of the varying parameters, where derivatives are differences by them; else None.
     """
 
     fingerprint: str
@@ -55,6 +56,7 @@ class Recipe:
     name: str
     traceable: bool
     layout: Layout
+    typical: tuple[float, ...] | None = None
 
 
 class Kernel:
@@ -174,8 +176,7 @@ class Kernel:
         def all_of(at: np.ndarray) -> list[float]:
             return [float(v) for v in p.expand(at, held)]
 
-        typical = np.where(p.init[varying] != 0, np.abs(p.init[varying]), 1.0)
-        box = typical, p.lower[varying], p.upper[varying]
+        box = p.typical[varying], p.lower[varying], p.upper[varying]
         if self._model.jac is None:
             f, jacobian = differences(lambda at: plain.predict(all_of(at)), theta, *box)
         else:
@@ -232,6 +233,16 @@ def kernel_for(recipe: Recipe, constants: Mapping[str, np.ndarray]) -> Kernel:
                 _kernels.popitem(last=False)
         _kernels.move_to_end(key)
         return _kernels[key]
+
+
+def without_noise_of(recipe: Recipe, roots: np.ndarray, theta: np.ndarray, scale2: float) -> np.ndarray:
+    """Roots (..., p + 1, p + 1) of points, their derivatives without what only differences have put there."""
+    if recipe.typical is None:
+        return roots
+    jacobians, residuals = roots[..., :-1], roots[..., -1:]
+    together = jacobians.reshape(-1, theta.size)
+    projector = without_noise(together, theta, np.array(recipe.typical), float(scale2))
+    return np.concatenate([jacobians @ projector, residuals], axis=-1)
 
 
 def as_sums(fields: dict[str, np.ndarray]) -> Sums:

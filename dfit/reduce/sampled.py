@@ -26,7 +26,7 @@ from dfit.data.leaves import empty_aligned
 from dfit.data.plan import SMALLEST_LEAF
 from dfit.errors import InputError
 from dfit.precision import float64_on_cpu
-from dfit.reduce.kernels import COMPILER, KERNELS_KEPT, Kernel, Recipe, as_sums, kernel_for
+from dfit.reduce.kernels import COMPILER, KERNELS_KEPT, Kernel, Recipe, as_sums, kernel_for, without_noise_of
 
 if TYPE_CHECKING:
     from dfit.reduce.draw import Sample
@@ -170,7 +170,10 @@ class SampleSolver:
 
     def _fields(self, kernel: Kernel, theta: np.ndarray) -> Fields:
         each = [kernel(theta, leaf_at(self.leaves, k), self.scalars) for k in range(2)]
-        return {name: np.stack([fields[name] for fields in each]) for name in each[0]}
+        joined = {name: np.stack([fields[name] for fields in each]) for name in each[0]}
+        scale2 = np.sum(joined["moments"][:, 4])
+        joined["matrix"] = without_noise_of(self.recipe, joined["matrix"], theta, scale2)
+        return joined
 
 
 def require_traced(recipe: Recipe) -> None:
