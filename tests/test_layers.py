@@ -25,6 +25,7 @@ LAYERS = (
         "evaluate",
         "fitting",
         "outcome",
+        "partitions",
         "passes",
         "portable",
         "prepare",

@@ -141,6 +141,14 @@ def leaves_of(chunks: Sequence[Chunk], leaf_points: int) -> list[list[Segment]]:
     return out
 
 
+def covered(partition: Partition, leaves: range) -> tuple[range, int]:
+    """Chunks of a partition that some of its leaves are made of, and the points of these leaves."""
+    first = partition.first_leaf
+    cut = leaves_of(partition.chunks, LEAF_POINTS)[leaves.start - first : leaves.stop - first]
+    segments = [segment for leaf in cut for segment in leaf]
+    return range(segments[0].chunk, segments[-1].chunk + 1), sum(s.stop - s.start for s in segments)
+
+
 def _groups(sizes: Sequence[int], leaf_points: int) -> Iterator[tuple[int, int]]:
     """Runs of chunks that share a leaf: as many as fit, and a large chunk alone."""
     first, held = 0, 0

@@ -60,7 +60,9 @@ class SamplePlan:
     def sentence(self, drawn: int) -> str:
         """The decision in words, when so many points were drawn."""
         if self.complete:
-            return f"all {self.total:,} points"
+            return f"all {drawn:,} points" + (
+                f" of {self.total:,} that can be read" if drawn < self.total else ""
+            )
         points = f"{drawn:,} of {self.total:,} points"
         if self.collect:
             return f"{points}, collected during the first pass, since they need all {self.chunks:,} chunks"

@@ -1,0 +1,196 @@
+"""Partitions of a finished fit: what each gave and cost, what faults did, and what is left out."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from dfit.data.domain import Domain
+from dfit.data.plan import Partition, covered, describe
+from dfit.errors import warn
+from dfit.reduce.books import Account, Table
+from dfit.reduce.endings import LostLeaves
+
+TOLD = 5  # partitions that a warning names
+ORDERED = "biufmM"  # kinds of values that have a smallest and a largest one
+COLUMNS = {
+    "points": "points that the last pass has summed, those left out included",
+    "cost": "half the weighted sum of squares (or of rho) at the parameters of the last pass; NaN: not read",
+    "seconds": "reading and computing, all passes",
+    "bytes_read": "all passes",
+    "retries": "reads that were tried again, all passes",
+    "missing": "points without a value (NaN)",
+    "leaves": "pieces of fixed points that the last pass has summed",
+}
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """A partition, or a part of one, that could not be read and is no part of the answer.
+
+    Attributes
+    ----------
+    partition : which one, as in `FitResult.partitions`.
+    points : how many it has.
+    ranges : start and stop along each dimension.
+    place : the same in words, with the ranges of the coordinates.
+    error : why.
+    """
+
+    partition: int
+    points: int
+    ranges: dict[str, tuple[int, int]]
+    place: str
+    error: str
+
+
+@dataclass(frozen=True)
+class Faults:
+    """What went wrong on the way, and what was done about it.
+
+    Attributes
+    ----------
+    partitions, points : of the data.
+    tasks : that have ended, of all passes and the sample.
+    retries : reads that were tried again.
+    errors : tasks that have failed, by the type of their error.
+    left_out : what could not be read.
+    """
+
+    partitions: int = 0
+    points: int = 0
+    tasks: int = 0
+    retries: int = 0
+    errors: dict[str, int] = field(default_factory=dict)
+    left_out: tuple[LeftOut, ...] = ()
+
+    @property
+    def failures(self) -> int:
+        """Tasks that have failed."""
+        return sum(self.errors.values())
+
+    @property
+    def sentence(self) -> str:
+        """How much is left out, in words; empty where nothing is."""
+        lost = self.left_out
+        if not lost:
+            return ""
+        count, share = len({one.partition for one in lost}), sum(one.points for one in lost) / self.points
+        return f"{count} of {self.partitions} partitions ({100 * share:.2g} % of the points) are left out"
+
+    def diagnostics(self) -> dict[str, Any]:
+        """The same under the names that guides to streaming fits use; a batch is a task of one partition."""
+        return {
+            "total_batches_processed": self.tasks,
+            "batch_success_rate": 1 - self.failures / self.tasks if self.tasks else float("nan"),
+            "failed_batch_indices": sorted({one.partition for one in self.left_out}),
+            "error_type_distribution": dict(self.errors),
+            "retries": self.retries,
+        }
+
+
+@dataclass(frozen=True, eq=False)
+class Shares:
+    """What each partition gave, and where it lies: (partitions, dimensions) starts and stops."""
+
+    table: Table
+    start: np.ndarray
+    stop: np.ndarray
+    due: np.ndarray
+
+    @classmethod
+    def of(cls, table: Table, partitions: Sequence[Partition]) -> Shares:
+        """Of the table of a pass over these partitions."""
+        chunks = [chunk for p in partitions for chunk in p.chunks]
+        first = np.cumsum([0, *(len(p.chunks) for p in partitions)])[:-1]
+        start = np.array([chunk.start for chunk in chunks])
+        stop = start + np.array([chunk.shape for chunk in chunks])
+        due = np.array([p.leaves for p in partitions])
+        return cls(table, np.minimum.reduceat(start, first), np.maximum.reduceat(stop, first), due)
+
+    def dataset(self, domain: Domain) -> xr.Dataset:
+        """Table on the grid of the partitions, with the ranges of dimensions and coordinates."""
+        columns = dict(self.table.columns)
+        read = columns["leaves"] > 0
+        columns["cost"] = np.where(read, columns["cost"], np.nan)
+        variables: dict[str, Any] = {
+            name: ("partition", columns[name], {"long_name": words}) for name, words in COLUMNS.items()
+        }
+        variables["worker"] = ("partition", np.array(self.table.workers, object))
+        variables["left_out"] = ("partition", columns["leaves"] < self.due)
+        coords: dict[str, Any] = {"partition": np.arange(len(read))}
+        for axis, dim in enumerate(domain.data.dims):
+            coords[f"{dim}_start"] = ("partition", self.start[:, axis])
+            coords[f"{dim}_stop"] = ("partition", self.stop[:, axis])
+        for name, axis, values in _along_one(domain):
+            low, high = _ranges(values, self.start[:, axis], self.stop[:, axis])
+            coords |= {f"{name}_min": ("partition", low), f"{name}_max": ("partition", high)}
+        return xr.Dataset(variables, coords)
+
+
+def _along_one(domain: Domain) -> Iterator[tuple[str, int, np.ndarray]]:
+    """Coordinates along one dimension that are in memory: name, axis and values."""
+    y = domain.data
+    found: dict[Any, xr.DataArray] = {dim: y[dim] for dim in y.dims if dim in y.indexes}
+    for name, array in domain.coords.items():  # of times the offsets, where dates cannot be compared
+        if name not in found or found[name].dtype.kind not in ORDERED:
+            found[name] = array
+    for name, array in found.items():
+        if array.ndim == 1 and array.chunks is None and array.dtype.kind in ORDERED:
+            yield str(name), y.dims.index(array.dims[0]), array.values
+
+
+def _ranges(values: np.ndarray, start: np.ndarray, stop: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Smallest and largest value, NaN apart, from each start to its stop."""
+    pairs, place = np.unique(np.stack([start, stop], axis=1), axis=0, return_inverse=True)
+    runs = [values[a:b] for a, b in pairs]
+    place = place.reshape(-1)
+    return np.array([np.fmin.reduce(r) for r in runs])[place], np.array([np.fmax.reduce(r) for r in runs])[
+        place
+    ]
+
+
+def left_out_of(
+    domain: Domain,
+    partitions: Sequence[Partition],
+    lost: Iterable[LostLeaves],
+    recovery: Iterable[Mapping[str, Any]],
+) -> tuple[LeftOut, ...]:
+    """What is left out, in the order of the data; the recovery log has the reasons."""
+    why = {
+        entry["partition"]: entry["detail"] for entry in recovery if entry["strategy"] == "partition left out"
+    }
+    found = []
+    for index, first, stop in sorted(lost):
+        partition = partitions[index]
+        chunks, points = covered(partition, range(first, stop))
+        ranges = {str(dim): (a, b) for dim, a, b in _box(domain, partition, chunks)}
+        found.append(LeftOut(index, points, ranges, describe(domain, partition, chunks), why[index]))
+    return tuple(found)
+
+
+def _box(domain: Domain, partition: Partition, chunks: range) -> Iterator[tuple[Any, int, int]]:
+    places = [partition.chunks[k] for k in chunks]
+    for axis, dim in enumerate(domain.data.dims):
+        stop = max(place.start[axis] + place.shape[axis] for place in places)
+        yield dim, min(place.start[axis] for place in places), stop
+
+
+def faults_of(account: Account, domain: Domain, partitions: int, left_out: tuple[LeftOut, ...]) -> Faults:
+    """What went wrong, as the books have it."""
+    errors = dict(Counter(account.errors))
+    return Faults(partitions, domain.data.size, account.tasks, account.retries, errors, left_out)
+
+
+def warn_of(faults: Faults) -> None:
+    """Warn of what is left out, by partition and place."""
+    if faults.left_out:
+        places = [one.place for one in faults.left_out[:TOLD]]
+        more = len(faults.left_out) - len(places)
+        rest = f" and {more} more, see result.left_out" if more else ""
+        warn(f"{faults.sentence}, because they cannot be read: {', '.join(places)}{rest}")
