@@ -31,8 +31,6 @@ def as_data(data: Any) -> xr.DataArray:
             "or dask.array.from_zarr(path)"
         )
     y = data if isinstance(data, xr.DataArray) else _bare(data)
-    if y.ndim == 0:
-        raise InputError("data is one number without a dimension; expected an array. Type: np.atleast_1d(y)")
     kind, name = y.dtype.kind, "data" if y.name is None else repr(y.name)
     if kind == "m":
         raise InputError(f'{name} has dtype {y.dtype}; expected numbers. Type: y / np.timedelta64(1, "s")')
@@ -43,6 +41,8 @@ def as_data(data: Any) -> xr.DataArray:
         )
     if kind not in "fiubc":
         raise InputError(f"{name} has dtype {y.dtype}; expected numbers. Type: y.astype(float)")
+    if y.ndim == 0:
+        raise InputError("data is one number without a dimension; expected an array. Type: np.atleast_1d(y)")
     if any(np.isnan(size) for size in y.shape):
         raise InputError(
             f"{name} has unknown chunk sizes; type y.compute_chunk_sizes() on the dask array first"
