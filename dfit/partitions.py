@@ -11,7 +11,7 @@ import numpy as np
 import xarray as xr
 
 from dfit.data.domain import Domain
-from dfit.data.plan import Partition, covered, describe
+from dfit.data.plan import Partition, covered, describe, extent
 from dfit.errors import warn
 from dfit.reduce.books import Account, Table
 from dfit.reduce.endings import LostLeaves
@@ -169,16 +169,10 @@ def left_out_of(
     for index, first, stop in sorted(lost):
         partition = partitions[index]
         chunks, points = covered(partition, range(first, stop))
-        ranges = {str(dim): (a, b) for dim, a, b in _box(domain, partition, chunks)}
+        along = extent(partition, chunks)
+        ranges = {str(dim): run for dim, run in zip(domain.data.dims, along, strict=True)}
         found.append(LeftOut(index, points, ranges, describe(domain, partition, chunks), why[index]))
     return tuple(found)
-
-
-def _box(domain: Domain, partition: Partition, chunks: range) -> Iterator[tuple[Any, int, int]]:
-    places = [partition.chunks[k] for k in chunks]
-    for axis, dim in enumerate(domain.data.dims):
-        stop = max(place.start[axis] + place.shape[axis] for place in places)
-        yield dim, min(place.start[axis] for place in places), stop
 
 
 def faults_of(account: Account, domain: Domain, partitions: int, left_out: tuple[LeftOut, ...]) -> Faults:

@@ -218,15 +218,20 @@ def bytes_per_point(sources: Sequence[Source], dims: int) -> int:
     return sum(s.array.dtype.itemsize for s in sources if len(s.axes) == dims)
 
 
+def extent(partition: Partition, chunks: range) -> list[tuple[int, int]]:
+    """Start and stop along each dimension of some chunks of a partition."""
+    places = [partition.chunks[k] for k in chunks]
+    starts = zip(*(place.start for place in places), strict=True)
+    stops = zip(*(np.add(place.start, place.shape).tolist() for place in places), strict=True)
+    return [(min(start), max(stop)) for start, stop in zip(starts, stops, strict=True)]
+
+
 def describe(domain: Domain, partition: Partition, chunks: range) -> str:
     """A partition and the ranges of dimensions and coordinates that some of its chunks span, in words."""
     data = domain.data
-    places = [partition.chunks[k] for k in chunks]
     box = {}
     ranges = []
-    for axis, dim in enumerate(data.dims):
-        start = min(place.start[axis] for place in places)
-        stop = max(place.start[axis] + place.shape[axis] for place in places)
+    for dim, (start, stop) in zip(data.dims, extent(partition, chunks), strict=True):
         box[dim] = slice(start, stop)
         text = f"{dim}[{start}:{stop}]"
         if dim in data.indexes:

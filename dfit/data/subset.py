@@ -60,9 +60,8 @@ class SamplePlan:
     def sentence(self, drawn: int) -> str:
         """The decision in words, when so many points were drawn."""
         if self.complete:
-            return f"all {drawn:,} points" + (
-                f" of {self.total:,} that can be read" if drawn < self.total else ""
-            )
+            rest = f" that can be read, of {self.total:,}" if drawn < self.total else ""
+            return f"all {drawn:,} points{rest}"
         points = f"{drawn:,} of {self.total:,} points"
         if self.collect:
             return f"{points}, collected during the first pass, since they need all {self.chunks:,} chunks"
