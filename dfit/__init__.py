@@ -11,9 +11,20 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from dfit.errors import DataError, DfitError, DfitWarning, FitFailed, InputError, ModelError, WorkerError
+    from dfit.checkpoint import Checkpoint
+    from dfit.errors import (
+        CheckpointError,
+        DataError,
+        DfitError,
+        DfitWarning,
+        FitFailed,
+        InputError,
+        ModelError,
+        WorkerError,
+    )
     from dfit.face.curve_fit import curve_fit, curve_fit_large
     from dfit.face.hybrid_config import HybridStreamingConfig
+    from dfit.face.resume import resume
     from dfit.fitting import fit
     from dfit.result import FitResult
     from dfit.telemetry import get_defense_telemetry, reset_defense_telemetry
@@ -22,6 +33,8 @@ if TYPE_CHECKING:
 __version__ = "0.1.0.dev0"
 
 __all__ = [
+    "Checkpoint",
+    "CheckpointError",
     "DataError",
     "DfitError",
     "DfitWarning",
@@ -38,9 +51,12 @@ __all__ = [
     "fit",
     "get_defense_telemetry",
     "reset_defense_telemetry",
+    "resume",
 ]
 
 _HOME = {
+    "Checkpoint": "dfit.checkpoint",
+    "CheckpointError": "dfit.errors",
     "DataError": "dfit.errors",
     "DfitError": "dfit.errors",
     "DfitWarning": "dfit.errors",
@@ -56,6 +72,7 @@ _HOME = {
     "fit": "dfit.fitting",
     "get_defense_telemetry": "dfit.telemetry",
     "reset_defense_telemetry": "dfit.telemetry",
+    "resume": "dfit.face.resume",
 }
 
 

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
+from os import PathLike
 from typing import Any
 
-import numpy as np
-
 from dfit import telemetry
-from dfit.core.equations import gradient_norm
-from dfit.core.state import State, Status
-from dfit.core.trust_region import start
+from dfit.checkpoint import Checkpoint, as_checkpoint
 from dfit.data.domain import Domain, build_domain, coordinate_names
 from dfit.errors import InputError
 from dfit.events import PassDone
+from dfit.following import BY_CALLBACK, follow
+from dfit.identity import identity_of
 from dfit.interrupted import BY_INTERRUPT, nothing_kept
+from dfit.keeping import Keeper
 from dfit.model import Model
 from dfit.outcome import finish
 from dfit.parameters import Parameters
@@ -24,16 +23,20 @@ from dfit.passes import Passes
 from dfit.precision import one_blas_thread
 from dfit.prepare import Prepared, prepare
 from dfit.progress import Printer
+from dfit.reduce.evaluators import PartitionsLost
 from dfit.result import FitResult
+from dfit.resuming import begun, remembered
 from dfit.settings import Settings
+from dfit.shelf import Shelf
+from dfit.snapshots import snapshot_of
 from dfit.statistics import Clock
+from dfit.store.snapshot import Snapshot
 from dfit.warm_settings import Warmup, as_warmup
-
-logger = logging.getLogger("dfit")
 
 # Compiling the warm-up takes some 1.5 s, as much as several passes over this many points in memory.
 WARM_UP_ABOVE = 1 << 25
-BY_CALLBACK = "stopped by the callback"
+# Arguments that every call gives anew.
+NOT_REMEMBERED = ("model", "data", "callback", "on_partition", "checkpoint", "resume", "verbose", "weights")
 
 
 def fit(
@@ -67,6 +70,8 @@ def fit(
     callback: Callable[[PassDone], Any] | None = None,
     verbose: int = 0,
     warmup: Warmup | bool | str | None = None,
+    checkpoint: Checkpoint | str | PathLike[str] | bool | None = None,
+    resume: bool = True,
     weights: None = None,
 ) -> FitResult:
     """One nonlinear least-squares fit across every chunk of an array.
@@ -129,6 +134,11 @@ def fit(
         "disabled", "scientific") or settings. By default data of more than 33 million points are warmed
         up: compiling it takes as long as some passes over fewer. ``max_passes=0`` ends with the sample's
         answer.
+    checkpoint : path, URL or dfit.Checkpoint, optional
+        Where the fit keeps its state while it runs. The same call goes on from there after any kill, with
+        the same bits; False is none, None what ``dask.config`` says under ``dfit.checkpoint`` (none).
+    resume : bool
+        Whether to go on from what is there; False begins again.
 
     Returns
     -------
@@ -149,6 +159,7 @@ def fit(
     >>> round(result.best_values["tau"], 6)
     2.0
     """
+    given = {name: value for name, value in locals().items() if name not in NOT_REMEMBERED}
     if weights is not None:
         raise InputError(
             "weights= is not an argument: type sigma=1/weights for weights that multiply the residual "
@@ -189,6 +200,9 @@ def fit(
         callback=callback,
         verbose=verbose,
         warmup=None if warmup is None else as_warmup(warmup) or False,
+        checkpoint=as_checkpoint(checkpoint),
+        resume=resume,
+        call=remembered(given, parameters),
     )
     return run(described, parameters, domain, settings)
 
@@ -199,21 +213,89 @@ def run(model: Model, parameters: Parameters, domain: Domain, settings: Settings
     clock = Clock()
     printer = Printer(settings.verbose, settings.loss)
     warmup = _warmup_for(parameters, domain, settings)
-    prepared = prepare(model, parameters, domain, settings, printer.task)
-    printer.begin(prepared.memory.sentence(len(prepared.partitions), domain.data.size))
+    keeper = None if settings.checkpoint is None else Keeper(settings.checkpoint, settings.resume)
+    points = None if keeper is None else keeper.partition_points
+    prepared = prepare(model, parameters, domain, settings, printer.task, points)
     try:
         with one_blas_thread():
             clock.ended("preparation")
-            passes = Passes(prepared, settings, warmup, printer, clock)
-            state, stopped = _follow(passes, prepared, settings, printer, clock.began)
-            clock.ended("gauss_newton")
-            result = finish(prepared, passes, settings, state, stopped, clock)
+            if keeper is None:
+                printer.begin(prepared.memory.sentence(len(prepared.partitions), domain.data.size))
+                passes = Passes(prepared, settings, warmup, printer, clock)
+                result = _result(passes, prepared, settings, [], clock, printer.passed)
+            else:
+                result = _kept(keeper, prepared, settings, warmup, printer, clock)
     finally:
         prepared.close()
     if result.warmup is not None:
         telemetry.count(result.warmup)
     printer.end(result)
     return result
+
+
+def _result(
+    passes: Passes,
+    prepared: Prepared,
+    settings: Settings,
+    history: list[PassDone],
+    clock: Clock,
+    observe: Callable[[PassDone], None],
+    save: Callable[[str], None] = lambda stopped: None,
+) -> FitResult:
+    """The result when all passes are done; ``save`` is told when the fit will not change any more, and why."""
+    while True:
+        state, stopped = follow(passes, prepared, settings, history, clock.began, observe)
+        clock.ended("gauss_newton")
+        within = prepared.evaluator.running is not None
+        if within:  # what a pass for the covariance finds would take its place
+            save(stopped or "")
+        try:
+            result = finish(prepared, passes, settings, state, stopped, clock, history)
+        except PartitionsLost:
+            passes.again()
+            continue
+        if not within:
+            save(stopped or "")
+        return result
+
+
+def _kept(
+    keeper: Keeper,
+    prepared: Prepared,
+    settings: Settings,
+    warmup: Warmup | None,
+    printer: Printer,
+    clock: Clock,
+) -> FitResult:
+    """The result of a fit that keeps its state, and goes on from what is kept."""
+    identity = identity_of(prepared, settings, warmup)
+    keeper.require_same(identity)
+    before = None if keeper.found is None else begun(keeper.found, prepared, settings)
+    if before is not None:
+        prepared.evaluator.restore(before.memory)
+    finished = before is not None and before.finished
+    if not finished or not keeper.has_seen(identity):
+        keeper.require_content(prepared, identity)
+    if before is not None:
+        printer.notice(before.sentence)
+    printer.begin(prepared.memory.sentence(len(prepared.partitions), prepared.domain.data.size))
+    course, history = (None, []) if before is None else (before.course, before.history)
+    shelf = Shelf(keeper.folder, identity.digest)
+    passes = Passes(prepared, settings, warmup, printer, clock, course, shelf)
+    if before is not None and finished:
+        return finish(prepared, passes, settings, before.course.state, before.stopped, clock, history)
+
+    def state(stopped: str) -> Snapshot:
+        elapsed_s = prepared.evaluator.account.elapsed_s + time.monotonic() - clock.began
+        return snapshot_of(prepared, passes, settings, identity, history, elapsed_s, stopped)
+
+    def observe(event: PassDone) -> None:
+        printer.passed(event)
+        keeper.passed(event.npasses)
+
+    prepared.evaluator.keep = keeper.due
+    with keeper.keeping(state):
+        return _result(passes, prepared, settings, history, clock, observe, keeper.save)
 
 
 def _warmup_for(parameters: Parameters, domain: Domain, settings: Settings) -> Warmup | None:
@@ -226,67 +308,6 @@ def _warmup_for(parameters: Parameters, domain: Domain, settings: Settings) -> W
         return settings.warmup
     wanted = settings.warmup is None and (size > WARM_UP_ABOVE or settings.max_passes == 0)
     return Warmup() if wanted else None
-
-
-def _follow(
-    passes: Passes, prepared: Prepared, settings: Settings, printer: Printer, began: float
-) -> tuple[State, str | None]:
-    """Pass after pass until the solver ends, or something else does: the last state, and what it was."""
-    p, account = prepared.parameters, prepared.evaluator.account
-    state = start(p.init[list(p.varying)])
-    cost = np.inf
-    try:
-        for state in passes.states():
-            if settings.max_passes == 0:
-                return state, "max_passes=0: this is the sample's answer"
-            event = _pass_done(account.passes, p, state, cost, time.monotonic() - began)
-            cost = event.cost
-            logger.info(
-                "pass %d: cost %.10g, relative offset %.2g", event.npasses, cost, event.relative_offset
-            )
-            printer.passed(event)
-            stopped = _told_to_stop(settings, event)
-            if state.status != Status.RUNNING:  # converged or failed, whatever the callback said
-                return state, None
-            if stopped is not None:
-                return state, stopped
-    except KeyboardInterrupt:
-        if np.isinf(cost):  # before the end of the first pass there is nothing to return
-            raise
-        return state, BY_INTERRUPT
-    return state, None
-
-
-def _pass_done(npasses: int, p: Parameters, state: State, before: float, elapsed_s: float) -> PassDone:
-    """What observers are told of a state; ``before`` is the cost of the state before it."""
-    varying = list(p.varying)
-    cost = float(state.equations.cost)
-    return PassDone(
-        npasses,
-        p.by_name(state.theta),
-        cost,
-        float(state.offset),
-        cost < before,
-        elapsed_s,
-        gradient_norm(state.equations, np.asarray(state.theta), p.lower[varying], p.upper[varying]),
-        before - cost if np.isfinite(before) else float("nan"),
-        float(state.radius),
-    )
-
-
-def _told_to_stop(settings: Settings, event: PassDone) -> str | None:
-    """Why no further pass may follow, or None."""
-    if settings.callback is not None:
-        try:
-            if settings.callback(event) is False:
-                return BY_CALLBACK
-        except StopIteration:
-            return BY_CALLBACK
-    if event.npasses >= settings.max_passes:
-        return f"max_passes={settings.max_passes} reached"
-    if settings.time_limit is not None and event.elapsed_s >= settings.time_limit:
-        return f"time_limit={settings.time_limit} s reached"
-    return None
 
 
 def stopped_by_user(result: FitResult) -> bool:

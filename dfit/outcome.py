@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from dfit.core.covariance import NO_MINIMUM, Covariance, covariance, orthonormal
@@ -9,6 +11,7 @@ from dfit.core.jackknife import jackknife
 from dfit.core.state import State, Status
 from dfit.core.sums import MISSING, Sums
 from dfit.errors import DataError, warn
+from dfit.events import PassDone
 from dfit.interrupted import BY_INTERRUPT
 from dfit.parameters import Parameters
 from dfit.passes import Passes
@@ -36,6 +39,7 @@ def finish(
     state: State,
     stopped: str | None,
     clock: Clock,
+    history: Sequence[PassDone] = (),
 ) -> FitResult:
     """The result of a fit that ended at ``state``; may need one or two more passes for the covariance."""
     evaluator, p = passes.evaluator, prepared.parameters
@@ -60,7 +64,7 @@ def finish(
         found,
         float(state.equations.cost),
         tallies_of(survey, last),
-        _run(prepared, passes, sum(clock.seconds.values())),
+        _run(prepared, passes, evaluator.account.elapsed_s + sum(clock.seconds.values())),
         status,
         why,
         success,
@@ -73,6 +77,7 @@ def finish(
         relative_offset=float(state.offset),
         warmup=report,
         phases=_phases(passes, clock, before, why, found.note),
+        history=tuple(history),
     )
 
 

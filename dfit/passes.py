@@ -7,28 +7,30 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from enum import StrEnum
 from functools import partial
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from dfit.core.drive import iterate
 from dfit.core.equations import Equations
 from dfit.core.hand_over import Decision, hand_over
-from dfit.core.state import State, Status, Tolerances
+from dfit.core.state import State, Status
 from dfit.core.sums import faults
 from dfit.core.trust_region import start
 from dfit.data.groups import numbered
 from dfit.data.plan import Source
 from dfit.data.subset import SamplePlan, plan_sample
-from dfit.errors import DataError, InputError
+from dfit.errors import InputError
 from dfit.prepare import Prepared
 from dfit.progress import Printer
+from dfit.reduce.checks import NotFiniteAtStart
 from dfit.reduce.draw import Gathering, Sample
 from dfit.reduce.evaluators import PartitionsLost, PassEvaluator
 from dfit.reduce.in_memory import SampleEvaluator, refuse_faults
 from dfit.reduce.retraction import retracted
 from dfit.reduce.sampled import SampleSolver, require_traced
 from dfit.settings import Settings
+from dfit.shelf import Shelf
 from dfit.statistics import Clock
 from dfit.warm_report import WarmupReport
 from dfit.warm_settings import Warmup
@@ -37,14 +39,6 @@ from dfit.warmup import Warmed, box_of, look_at, warm_up
 logger = logging.getLogger("dfit")
 
 RUNNING: Any = np.int32(Status.RUNNING)
-
-
-class Shelf(Protocol):
-    """Where a sample is kept for a later process."""
-
-    def load(self) -> Sample | None: ...
-
-    def save(self, sample: Sample) -> None: ...
 
 
 class Stage(StrEnum):
@@ -115,8 +109,7 @@ class Passes:
         self._p0 = p.init[varying]
         self._box = p.lower[varying], p.upper[varying]
         self._guards = box_of(p)
-        s = settings
-        self._tolerances = Tolerances(s.tol, s.ftol or 0.0, s.xtol or 0.0, s.gtol or 0.0)
+        self._tolerances = settings.tolerances
         self.course = course or Course(Stage.BEGIN, start(self._p0))
         self._shelf = shelf
         self._solver: SampleSolver | None = None
@@ -127,8 +120,12 @@ class Passes:
             try:
                 yield from self._rest()
                 return
-            except PartitionsLost:  # what was summed with them is no longer comparable
-                self.course = self.course._replace(stage=Stage.SOLVE, state=start(self.course.state.theta))
+            except PartitionsLost:
+                self.again()
+
+    def again(self) -> None:
+        """Begin again at the best point: what was summed with partitions that are lost is no longer comparable."""
+        self.course = self.course._replace(stage=Stage.SOLVE, state=start(self.course.state.theta))
 
     def _rest(self) -> Iterator[State]:
         if self.course.stage == Stage.BEGIN:
@@ -163,9 +160,12 @@ class Passes:
         if self._settings.max_passes == 0:
             in_memory = self._in_memory()
             in_memory.adopt(in_memory.solver.at(theta, self._guards))
-            yield warmed.warm.state
+            self.course = self.course._replace(state=warmed.warm.state)
+            yield self.course.state
         elif warmed.report.complete:
-            yield from self._in_memory().states(theta, self._guards, self._tolerances)
+            for state in self._in_memory().states(theta, self._guards, self._tolerances):
+                self.course = self.course._replace(state=state)
+                yield state
         elif np.array_equal(theta, self._p0):
             self.course = Course(Stage.SOLVE, self.course.at_p0 or warmed.state, True, report=warmed.report)
         else:
@@ -274,7 +274,8 @@ class Passes:
             if self._settings.max_passes == 0:
                 refuse_faults(wrong, sample.y.size)
             if not at_start.state.equations.finite:
-                raise DataError(solver.not_finite(self._p0, list(prepared.domain.coords)))
+                place = solver.not_finite(self._p0, list(prepared.domain.coords))
+                raise NotFiniteAtStart(prepared.parameters.in_words(self._p0), place)
         warmed = warm_up(solver, prepared.parameters, warmup, at_start, self._settings.tol, self._clock)
         self.course = self.course._replace(report=warmed.report)
         self._passes.account.compilations += solver.new_compilations()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import time
 from typing import TYPE_CHECKING
@@ -12,6 +13,8 @@ if TYPE_CHECKING:
     from dfit.result import FitResult
 
 EVERY_S = 2.0
+
+logger = logging.getLogger("dfit")
 
 
 class Printer:
@@ -24,6 +27,13 @@ class Printer:
 
     def begin(self, plan: str) -> None:
         self.say(plan)
+
+    def notice(self, text: str) -> None:
+        """Say what a user must know even where nothing else is printed."""
+        if self._on:
+            self.say(text)
+        else:
+            logger.warning("%s", text)
 
     def task(self, event: PartitionDone) -> None:
         if self._on and event.done < event.partitions and time.monotonic() - self._last > EVERY_S:

@@ -13,6 +13,7 @@ import scipy.special
 import xarray as xr
 
 from dfit import evaluate, portable, report, statistics
+from dfit.chronicle import Chronicle
 from dfit.core.covariance import Covariance
 from dfit.core.trust_region import Status
 from dfit.data.domain import Domain
@@ -21,13 +22,11 @@ from dfit.model import Model
 from dfit.parameters import Parameters
 from dfit.precision import float64_on_cpu
 from dfit.record import Record, estimates_of, merged, record_of
-from dfit.statistics import Derived, Estimates, Phase, Run, Tallies
-from dfit.telemetry import counts_of
-from dfit.warm_report import WarmupReport
+from dfit.statistics import Derived, Estimates, Run, Tallies
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class FitResult:
+class FitResult(Chronicle):
     """Parameters with their covariance, statistics and the words that belong to them.
 
     Attributes
@@ -44,8 +43,7 @@ class FitResult:
     groups : number of groups of a clustered covariance.
     relative_offset : size of a full further step in standard errors.
     record : numbers and labels that a file keeps; computed where it is not given.
-    warmup : what the warm-up on a sample did, None without one and for a result read from a file.
-    phases : the stages, their seconds and passes; empty for a result read from a file.
+    warmup, phases, history, faults, shares : see `Chronicle`.
     """
 
     model: Model | None
@@ -66,8 +64,6 @@ class FitResult:
     groups: int | None = None
     relative_offset: float = float("nan")
     record: Record | None = None
-    warmup: WarmupReport | None = None
-    phases: tuple[Phase, ...] = ()
 
     @cached_property
     def known(self) -> Record:
@@ -160,11 +156,6 @@ class FitResult:
     def nfev(self) -> int:
         """Evaluations: passes and those of a warm-up."""
         return self.run.nfev
-
-    @property
-    def telemetry(self) -> dict[str, int]:
-        """What the defence layers of the warm-up did, see `dfit.telemetry.Counts`; empty without one."""
-        return {} if self.warmup is None else counts_of(self.warmup)._asdict()
 
     def conf_interval(self, level: float = 0.95) -> pd.DataFrame:
         """Interval of each parameter, columns lower and upper.

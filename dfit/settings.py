@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
+from dfit.checkpoint import Checkpoint
 from dfit.core.loss import LOSSES
+from dfit.core.state import Tolerances
 from dfit.errors import InputError
 from dfit.warm_settings import Warmup
+
+VALIDATE = ("none", "sums", "full")
 
 
 @dataclass(frozen=True)
@@ -33,11 +37,33 @@ class Settings:
     on_partition: Callable[[Any], Any] | None = None
     verbose: int = 0
     warmup: Warmup | bool | None = None
+    validate: str = "sums"
+    recovery: tuple[Callable[..., Any], ...] = ()
+    checkpoint: Checkpoint | None = None
+    resume: bool = True
+    call: Mapping[str, Any] = field(
+        default_factory=dict
+    )  # arguments that `dfit.resume` need not be told again
+
+    @property
+    def tolerances(self) -> Tolerances:
+        """What counts as converged."""
+        return Tolerances(self.tol, self.ftol or 0.0, self.xtol or 0.0, self.gtol or 0.0)
 
     def check(self) -> None:
         """Refuse values that no fit can use."""
         if self.loss not in LOSSES:
             raise InputError(f"unknown loss {self.loss!r}; known: {', '.join(LOSSES)}")
+        if self.validate not in VALIDATE:
+            raise InputError(
+                f"validate is {self.validate!r}; expected one of {', '.join(map(repr, VALIDATE))}"
+            )
+        for strategy in self.recovery:
+            if not callable(strategy):
+                raise InputError(
+                    f"recovery holds {strategy!r}; expected functions (theta, bounds, event, rng) -> theta. "
+                    "Type: recovery=[your_function]"
+                )
         if not self.f_scale > 0 or not np.isfinite(self.f_scale):
             raise InputError(f"f_scale is {self.f_scale}; expected a positive number, in units of sigma")
         for name in ("tol", "ftol", "xtol", "gtol", "time_limit"):

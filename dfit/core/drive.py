@@ -11,13 +11,14 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from dfit.core.equations import Equations
-from dfit.core.trust_region import State, Status, Tolerances, start, step
+from dfit.core.trust_region import State, Status, Tolerances, reopen, start, step
 from dfit.precision import float64_on_cpu
 
 # One function object for the process, so that a fit compiles once per number of parameters.  It runs once a
 # pass for 0.2 ms whatever its code is like, so the compiler is told not to work at it: 0.5 s, not 1.7.
 QUICK = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
 _step = jax.jit(step, compiler_options=QUICK)
+_reopen = jax.jit(reopen, compiler_options=QUICK)
 
 
 def iterate(
@@ -56,6 +57,13 @@ def iterate(
         if retract is not None and state.status == Status.RUNNING:
             state = retract(state)
         yield state
+
+
+def reopened(state: State, lower: ArrayLike, upper: ArrayLike, tolerances: Tolerances) -> State:
+    """A state that has ended, under other tolerances: it may go on; see `trust_region.reopen`."""
+    box = [np.broadcast_to(np.asarray(bound, np.float64), state.theta.shape) for bound in (lower, upper)]
+    with float64_on_cpu():
+        return jax.tree.map(np.asarray, _reopen(state, *box, Tolerances(*map(np.float64, tolerances))))
 
 
 def _on_host(value: Any, like: Any) -> Any:

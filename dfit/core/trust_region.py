@@ -36,7 +36,7 @@ from dfit.core.equations import Equations
 from dfit.core.state import State, Status, Tolerances, start
 from dfit.core.subproblem import EPS, choose, norm, one_if_zero, restricted_step, spectrum
 
-__all__ = ["State", "Status", "Tolerances", "start", "step"]
+__all__ = ["State", "Status", "Tolerances", "reopen", "start", "step"]
 
 # A model's own rounding, in units of EPS * |y|: arguments of exp near 20 cost as many units.
 ROUGHNESS = 16 * EPS
@@ -79,6 +79,15 @@ def step(
     moved = _move(state, at_trial, accepted, here)
     status = _verdict(state, moved, accepted, here, tolerances)
     return _finish(_propose(state, moved, accepted, here, lower, upper), status, here)
+
+
+def reopen(state: State, lower: jax.Array, upper: jax.Array, tolerances: Tolerances) -> State:
+    """A state that has ended, under other tolerances: with its next trial, if its offset does not meet them."""
+    here = geometry(state.equations, state.theta, lower, upper)
+    met = here.offset <= tolerances.offset
+    status = jnp.where(met, Status.OFFSET, Status.RUNNING).astype(state.status.dtype)
+    yes = jnp.asarray(True)
+    return _finish(_propose(state, state, yes, here, lower, upper), status, here)
 
 
 def _finite_or_zero(at: Equations) -> Equations:

@@ -132,7 +132,7 @@ class Table:
         ValueError
             If the columns are of different lengths.
         """
-        workers = tree["workers"].split("\n")
+        workers = tree["workers"].split("\n") if tree["leaves"].size else []
         table = cls(len(workers))
         for name, column in table.columns.items():
             column[:] = tree[name].view(column.dtype)

@@ -10,13 +10,14 @@ import numpy as np
 
 from dfit.core.equations import Equations
 from dfit.core.sums import Sums, condition, equations
+from dfit.core.validation import bad_total, is_finite
 from dfit.data.drawing import Drawn
 from dfit.data.plan import Partition
 from dfit.data.subset import SamplePlan
 from dfit.errors import DataError, WorkerError
 from dfit.events import PartitionDone
 from dfit.reduce.books import Account, Table
-from dfit.reduce.checks import differs, require_points, unreadable, unusable
+from dfit.reduce.checks import AGAIN, NotFiniteAtStart, differs, require_points, unreadable, unusable
 from dfit.reduce.draw import DrawReport, Gathering, Sample
 from dfit.reduce.endings import Endings, readable
 from dfit.reduce.job import Job, Point
@@ -88,6 +89,7 @@ class PassEvaluator:
     p0 : where the user begins; the model must be finite there.
     held : values of the parameters that do not vary.
     describe : names a partition and the coordinate ranges of some of its chunks.
+    in_words : the values of all parameters at a theta.
     on_partition : told of every partition as it ends.
     min_success : part of the partitions that must be readable.
 
@@ -106,6 +108,7 @@ class PassEvaluator:
         p0: np.ndarray,
         held: np.ndarray,
         describe: Callable[[Partition, range], str],
+        in_words: Callable[[np.ndarray], str],
         on_partition: Callable[[PartitionDone], None],
         min_success: float = 1.0,
     ) -> None:
@@ -116,6 +119,7 @@ class PassEvaluator:
         self._p0 = p0
         self._held = held
         self._describe = describe
+        self._in_words = in_words
         self._on_partition = on_partition
         self._min_success = min_success
         self.keep: Callable[[], None] = lambda: None
@@ -242,8 +246,8 @@ class PassEvaluator:
         """
         running, point = self._begin(theta, form), self.point(theta, basis)
         if running.complete:
+            self.not_finite = running.not_finite
             return root(running.forest, form)
-        at_p0 = np.array_equal(theta, self._p0)  # a sample's answer need not be good for all of the data
         first, npass = self.survey is None, self.account.passes + 1
         endings = Endings(npass, self._partitions, running.table, self.lost, self._on_partition)
         # What a sample has read is a part of the first pass where it stays in memory.
@@ -258,7 +262,7 @@ class PassEvaluator:
                 insert(running.forest, node, sums, form)
             if collect is not None:
                 collect.add(report.drawn)
-            self._look_at(report, running, first, at_p0)
+            self._look_at(report, running, first)
             self._tell_splits()
             self.keep()
             endings.take(report)
@@ -268,7 +272,7 @@ class PassEvaluator:
         self.account.passes += 1
         if first:
             self.account.first_bytes = self.account.bytes_read - before
-        last, self.running, self.table, self.not_finite = self.table, None, running.table, running.not_finite
+        last, self.running, self.table = self.table, None, running.table
         not_found = (() if point.survey else ("missing",)) + (("cost",) if form == "groups" else ())
         self.table.carry(last, not_found)
         if not first and self.table.leaves != last.leaves:
@@ -277,7 +281,9 @@ class PassEvaluator:
         running.complete = True
         if form in ("sandwich", "groups"):  # for the covariance, the last thing that a fit needs
             self.running = running
-        return root(running.forest, form)
+        sums = root(running.forest, form)
+        self._look_at_total(sums, running, point.survey, None if first else self.survey)
+        return sums
 
     def _begin(self, theta: np.ndarray, form: str) -> RunningPass:
         """The pass that was restored, where it is this one; a new one else."""
@@ -314,18 +320,37 @@ class PassEvaluator:
             self.recovered("fewer leaves per task", how, partition=partition)
         self._splits_told = len(self.runner.splits)
 
-    def _look_at(self, report: Report, running: RunningPass, first: bool, at_p0: bool) -> None:
+    def _look_at(self, report: Report, running: RunningPass, first: bool) -> None:
         """Raise what makes the pass useless: values no fit can use, a model not finite at p0, other data."""
         partition = self._partitions[report.partition]
-        for what, count, chunks in report.trouble:
-            if what == "not finite" and not at_p0:
-                running.not_finite = running.not_finite or self._describe(partition, chunks)
-            elif what == "not finite" or first:
-                raise DataError(unusable(what, count, self._describe(partition, chunks)))
+        for what, count, chunks, point in report.trouble:
+            place = self._describe(partition, chunks) + point
+            if what == "not finite":
+                self._not_finite(running, f"in {place}")
+            elif first:
+                raise DataError(unusable(what, count, place))
         if differs(self.table, running.table, partition):
             place = self._describe(partition, range(len(partition.chunks)))
             raise DataError(
                 f"the data have changed during the fit: {place} holds other values than the pass before has "
-                "read. Type: resume=False to begin again, with data that nothing writes to",
+                f"read. {AGAIN}",
                 partition=partition.index,
             )
+
+    def _look_at_total(self, sums: Sums, running: RunningPass, surveyed: bool, survey: Sums | None) -> None:
+        """The same for the sums of a whole pass; ``survey`` are those of the first."""
+        if self._job.validate == "none":
+            return
+        if running.not_finite is None and not is_finite(sums):
+            self._not_finite(running, "in the sum over all partitions, each of which is finite")
+        self.not_finite = running.not_finite
+        problem = bad_total(sums, None if running.form == "groups" else survey, surveyed)
+        if self.not_finite is None and problem is not None:
+            raise DataError(f"a pass has not read what the first one has: {problem}. {AGAIN}")
+
+    def _not_finite(self, running: RunningPass, place: str) -> None:
+        """Keep the first place without finite sums; where the fit begins they are an error."""
+        # A sample's answer need not be good for all of the data; of a covariance the end is told.
+        if running.form in ("normal", "triangle") and np.array_equal(running.theta, self._p0):
+            raise NotFiniteAtStart(self._in_words(running.theta), place)
+        running.not_finite = running.not_finite or place

@@ -11,8 +11,9 @@ from dfit.core.state import State, Status, Tolerances
 from dfit.core.sums import Sums, combine
 from dfit.core.warm import Guards, Warm, begin
 from dfit.errors import DataError
+from dfit.reduce.books import Table
 from dfit.reduce.checks import remedy, require_points
-from dfit.reduce.evaluators import PassEvaluator
+from dfit.reduce.evaluators import Memory, PassEvaluator, RunningPass
 from dfit.reduce.kernels import as_sums, kernel_for
 from dfit.reduce.sampled import EVERYTHING, SampleSolver, leaf_at, sums_of
 from dfit.reduce.task import group_sums
@@ -35,6 +36,13 @@ class SampleEvaluator:
         self.solver = solver.in_order()  # neighbouring residuals are compared, too
         self.account = passes.account
         self.survey: Sums | None = None
+        self._passes = passes
+        self._spread: RunningPass | None = None
+
+    def memory(self) -> Memory:
+        """What a `PassEvaluator` must know to stand for this one at the end of the fit."""
+        memory = self._passes.memory()
+        return memory._replace(survey=self.survey, last=self.last, form=self.form, running=self._spread)
 
     @property
     def last(self) -> Sums | None:
@@ -69,7 +77,9 @@ class SampleEvaluator:
             leaf = leaf_at(solver.leaves, k)
             out = kernel(theta, leaf, solver.scalars)
             sums.append(group_sums(out, codes, int(leaf.n), basis) if form == "groups" else as_sums(out))
-        return combine(sums[0], sums[1], form)
+        total = combine(sums[0], sums[1], form)
+        self._spread = RunningPass(np.array(theta), form, {(0, 0): total}, Table(0), complete=True)
+        return total
 
 
 def refuse_faults(found: dict[str, int], points: int) -> None:

@@ -86,6 +86,23 @@ class Folder:
                 warn(f"a checkpoint is damaged and passed over. {error}")
         return None
 
+    def put(self, name: str, tree: Mapping[str, Any]) -> None:
+        """Keep a tree by a name of its own, beside the numbered ones."""
+        self._place.write(f"{name}.h5", encode(tree))
+
+    def get(self, name: str) -> Tree | None:
+        """What was put there; None where nothing was.
+
+        Raises
+        ------
+        CheckpointDamaged
+            If it is not what was put there.
+        """
+        try:
+            return decode(self._place.read(f"{name}.h5", LIMIT_BYTES))
+        except KeyError:
+            return None
+
     def entries(self) -> list[Entry]:
         """All images, the oldest first, each read and verified."""
         return [entry for number in self._numbers() if (entry := self._entry(number))]

@@ -1,0 +1,156 @@
+"""Identity: what a checkpoint and the fit that goes on from it must have in common, and what of it changed."""
+
+from __future__ import annotations
+
+import json
+import platform
+from dataclasses import asdict, dataclass
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from dfit.data.drawing import Share
+from dfit.data.plan import chunk_grid
+from dfit.data.subset import SamplePlan
+from dfit.digest import Digest
+from dfit.errors import InputError
+from dfit.fingerprint import NEW, of_values
+from dfit.prepare import Prepared
+from dfit.settings import Settings
+from dfit.store.snapshot import Snapshot
+from dfit.warm_settings import Warmup
+
+PACKAGES = ("dfit", "jax", "jaxlib", "numpy", "scipy")
+LOOKED_AT = ("content", "tokens")  # of the data: what decides is whether the first is another one
+PROBED = 1024  # points of a chunk whose content is looked at
+TOLERANCES = ("tol", "ftol", "xtol", "gtol")
+LIMITS = (*TOLERANCES, "max_passes")
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What must be the same: fingerprints by what they are of, in words that a user knows.
+
+    Attributes
+    ----------
+    model, data, settings : fingerprints.
+    values : p0, bounds and fixed values, (p_all,) each, by name of the array.
+    names : of the parameters.
+    seeds : of what is drawn at random.
+    """
+
+    model: dict[str, str]
+    data: dict[str, str]
+    settings: dict[str, str]
+    values: dict[str, np.ndarray]
+    names: tuple[str, ...]
+    seeds: dict[str, int]
+
+    @property
+    def digest(self) -> str:
+        """One hash of all of it."""
+        return Digest().of([self.model, self.data, self.settings, self.values, self.names])
+
+
+def identity_of(prepared: Prepared, settings: Settings, warmup: Warmup | None) -> Identity:
+    """Identity of a fit, from what is in memory; the content of chunks is looked at by `content_of`."""
+    p, domain = prepared.parameters, prepared.domain
+    recipe = prepared.evaluator.job_for("normal").recipe
+    if recipe.fingerprint.startswith(NEW):
+        raise InputError(
+            f"a checkpoint needs a model that can be recognised again; {recipe.name} reads something without "
+            "content to compare, such as an open file or a generator. Type: constants={'name': array} for what "
+            "it reads, or checkpoint=None"
+        )
+    y = domain.data
+    data = {
+        "shape of the data": str(dict(y.sizes)),
+        "dtype of the data": str(y.dtype),
+        "chunks of the data": Digest().of(chunk_grid(domain)),
+        "skipna": str(domain.skipna),
+    }
+    beside = {"sigma": domain.sigma, "where": domain.where}
+    named = {f"coordinate {name}": array for name, array in domain.coords.items()} | beside
+    named |= {"values of the data": y, "groups": None if prepared.groups is None else prepared.groups.array}
+    data |= {name: _kind(array) for name, array in named.items()}
+    lazy = [a.data.name for a in named.values() if isinstance(a, xr.DataArray) and a.chunks is not None]
+    data["tokens"] = Digest().of(lazy)
+    data["time axes"] = repr(sorted(domain.time.items()))
+    chosen = {
+        "loss": settings.loss,
+        "f_scale": float(settings.f_scale).hex(),
+        "absolute_sigma": str(bool(settings.absolute_sigma)),
+        "cov": "groups" if isinstance(settings.cov, dict) else str(settings.cov),
+        "warmup": "off" if warmup is None else json.dumps(asdict(warmup), default=str),
+    }
+    values = {
+        "p0": p.init,
+        "lower bounds": p.lower,
+        "upper bounds": p.upper,
+        "fixed parameters": ~np.isin(np.arange(p.init.size), p.varying),
+    }
+    seeds = {} if warmup is None else {"sample": warmup.seed}
+    return Identity({"program": recipe.fingerprint}, data, chosen, values, tuple(p.names), seeds)
+
+
+def _kind(array: Any) -> str:
+    """An array by content, where it is in memory; what is known without reading it, where it is lazy."""
+    if not isinstance(array, xr.DataArray):
+        return repr(array)
+    if array.chunks is None:
+        return of_values({"values": array.values})
+    return f"chunked {array.dtype} over {', '.join(map(str, array.dims))}"
+
+
+def content_of(prepared: Prepared) -> str:
+    """Hash of some points of the first, the middle and the last chunk; reads these where they are lazy."""
+    places = [(p.index, k, c.size) for p in prepared.partitions for k, c in enumerate(p.chunks)]
+    numbers = sorted({0, len(places) // 2, len(places) - 1})
+    shares = [
+        Share(number, index, chunk, min(size, PROBED), 0, False, skipna=False)
+        for number, (index, chunk, size) in ((n, places[n]) for n in numbers)
+    ]
+    sample = SamplePlan(tuple(shares), 0, False, False, prepared.domain.data.size, len(places))
+    parts = prepared.evaluator.points_of(sample)
+    return Digest().of([[column.tobytes() for column in part.columns] for part in parts])
+
+
+def changes(found: Snapshot, now: Identity) -> list[str]:
+    """What is not as it was when a snapshot was written, a sentence each."""
+    if found.names != now.names:
+        return [f"the parameters were {', '.join(found.names)}, now {', '.join(now.names)}"]
+    told = [] if found.model == now.model else ["the model computes something else"]
+    for then, current in ((found.data, now.data), (found.settings, now.settings)):
+        for name in sorted({*then, *current}):
+            before, after = then.get(name), current.get(name)
+            if before != after and name not in LOOKED_AT:
+                told.append(_change(name, before, after))
+    stored = dict(zip(now.values, (found.p0, found.lower, found.upper, found.fixed), strict=True))
+    for name, values in now.values.items():
+        for k, parameter in enumerate(now.names):
+            before, after = stored[name][k], values[k]
+            if before != after and not (np.isnan(before) and np.isnan(after)):
+                told.append(f"{name} of {parameter}: {before!s}, now {after!s}")
+    return told
+
+
+def _change(name: str, before: str | None, after: str | None) -> str:
+    hashes = any(value is not None and len(value) == 64 for value in (before, after))
+    if hashes or before is None or after is None:
+        return f"{name}: other values"
+    return f"{name}: {before}, now {after}"
+
+
+@cache
+def environment() -> dict[str, str]:
+    """Packages and processor: with the same ones the last bits are the same."""
+    found = {name: version(name) for name in PACKAGES}
+    about = Path("/proc/cpuinfo")
+    lines = about.read_text().splitlines() if about.exists() else []
+    words = ("model name", "flags", "Features")
+    kind = sorted({line for line in lines if line.split("\t")[0].split(":")[0].strip() in words})
+    return found | {"processor": f"{platform.machine()} {Digest().of(kind)[:16]}"}

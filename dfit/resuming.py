@@ -1,0 +1,114 @@
+"""Resuming: how a fit goes on from what an earlier process has kept of it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+
+from dfit.core.drive import reopened
+from dfit.core.state import Status
+from dfit.events import PassDone
+from dfit.identity import TOLERANCES, environment
+from dfit.passes import Course
+from dfit.parameters import Parameters
+from dfit.prepare import Prepared
+from dfit.reduce.evaluators import Memory
+from dfit.settings import Settings
+from dfit.snapshots import course_of, history_of, memory_of
+from dfit.store.snapshot import Snapshot
+from dfit.warm_settings import Warmup
+
+
+@dataclass(frozen=True)
+class Begun:
+    """A fit that was begun before.
+
+    Attributes
+    ----------
+    course : where it stood.
+    memory : what the evaluator knew.
+    history : its passes.
+    finished : whether nothing is left to do.
+    stopped : why it is finished, where the solver has not ended.
+    sentence : all of it in words.
+    """
+
+    course: Course
+    memory: Memory
+    history: list[PassDone]
+    finished: bool
+    stopped: str | None
+    sentence: str
+
+
+def begun(found: Snapshot, prepared: Prepared, settings: Settings) -> Begun | None:
+    """Where a fit stands that goes on from a snapshot, under settings that may go further than before.
+
+    None where it begins again, with the sample that is kept: its passes were over that alone.
+    """
+    course, passes, stopped = course_of(found), int(found.account["passes"]), None
+    if course.state.status == Status.RUNNING:
+        finished = found.stopped.startswith("max_passes=") and passes >= settings.max_passes
+        stopped = found.stopped if finished else None
+    elif any(found.limits[name] != getattr(settings, name) for name in TOLERANCES) and not found.in_memory:
+        p = prepared.parameters
+        varying = list(p.varying)
+        state = reopened(course.state, p.lower[varying], p.upper[varying], settings.tolerances)
+        course, finished = course._replace(state=state), bool(state.status != Status.RUNNING)
+    else:
+        finished = all(found.limits[name] == getattr(settings, name) for name in TOLERANCES)
+    if found.in_memory and not finished:
+        return None
+    sentence = _finished(found) if finished else _going_on(found, len(prepared.partitions))
+    return Begun(course, memory_of(found), history_of(found), finished, stopped, sentence)
+
+
+def remembered(arguments: Mapping[str, Any], parameters: Parameters) -> dict[str, Any]:
+    """What a resume need not be told again of the arguments of `fit`, as JSON; "given" names the others."""
+    p = parameters
+    told: dict[str, Any] = {
+        "p0": dict(zip(p.names, p.init.tolist(), strict=True)),
+        "bounds": {
+            n: [low, up] for n, low, up in zip(p.names, p.lower.tolist(), p.upper.tolist(), strict=True)
+        },
+        "fixed": {p.names[k]: float(p.init[k]) for k in p.fixed},
+        "given": [],
+    }
+    for name, value in arguments.items():
+        if name in told or value is None:
+            continue
+        plain = asdict(value) if isinstance(value, Warmup) else value
+        try:
+            json.dumps(plain)
+            told[name] = plain
+        except TypeError:
+            told["given"].append(name)
+    return told
+
+
+def _saved(found: Snapshot) -> str:
+    when = datetime.fromisoformat(found.written)
+    today = datetime.now(when.tzinfo).date() == when.date()
+    return f"saved {when:%H:%M} UTC" if today else f"saved {when:%Y-%m-%d %H:%M} UTC"
+
+
+def _finished(found: Snapshot) -> str:
+    passes = int(found.account["passes"])
+    return f"resuming: the fit was finished after {passes} passes, {_saved(found)}; nothing is read"
+
+
+def _going_on(found: Snapshot, partitions: int) -> str:
+    running, now = found.running, environment()
+    done = 0 if running is None or running.complete else int(np.count_nonzero(running.table["leaves"]))
+    passes = int(found.account["passes"])
+    told = f"resuming: pass {passes + 1}, {done} of {partitions} partitions, {_saved(found)}"
+    before = found.environment
+    other = [f"{name} {before.get(name)}, now {now[name]}" for name in now if now[name] != before.get(name)]
+    if other:
+        told += f". The last bits are no longer promised, 1e-10 is: {'; '.join(other)}"
+    return told
