@@ -12,7 +12,6 @@ import xarray as xr
 
 from dfit.data.domain import Domain
 from dfit.data.plan import Partition, covered, describe, extent
-from dfit.errors import warn
 from dfit.reduce.books import Account, Table
 from dfit.reduce.endings import LostLeaves
 
@@ -83,6 +82,14 @@ class Faults:
         count, share = len({one.partition for one in lost}), sum(one.points for one in lost) / self.points
         return f"{count} of {self.partitions} partitions ({100 * share:.2g} % of the points) are left out"
 
+    @property
+    def note(self) -> str:
+        """The same, by partition and place."""
+        places = [one.place for one in self.left_out[:TOLD]]
+        more = len(self.left_out) - len(places)
+        rest = f" and {more} more, see result.left_out" if more else ""
+        return self.sentence and f"{self.sentence}, because they cannot be read: {', '.join(places)}{rest}"
+
     def diagnostics(self) -> dict[str, Any]:
         """The same under the names that guides to streaming fits use; a batch is a task of one partition."""
         return {
@@ -96,25 +103,27 @@ class Faults:
 
 @dataclass(frozen=True, eq=False)
 class Shares:
-    """What each partition gave, and where it lies: (partitions, dimensions) starts and stops."""
+    """What each partition gave, of so many leaves due, and where it lies: (partitions, dimensions)."""
 
+    domain: Domain
     table: Table
     start: np.ndarray
     stop: np.ndarray
     due: np.ndarray
 
     @classmethod
-    def of(cls, table: Table, partitions: Sequence[Partition]) -> Shares:
+    def of(cls, domain: Domain, table: Table, partitions: Sequence[Partition]) -> Shares:
         """Of the table of a pass over these partitions."""
         chunks = [chunk for p in partitions for chunk in p.chunks]
         first = np.cumsum([0, *(len(p.chunks) for p in partitions)])[:-1]
         start = np.array([chunk.start for chunk in chunks])
         stop = start + np.array([chunk.shape for chunk in chunks])
         due = np.array([p.leaves for p in partitions])
-        return cls(table, np.minimum.reduceat(start, first), np.maximum.reduceat(stop, first), due)
+        return cls(domain, table, np.minimum.reduceat(start, first), np.maximum.reduceat(stop, first), due)
 
-    def dataset(self, domain: Domain) -> xr.Dataset:
+    def dataset(self) -> xr.Dataset:
         """Table on the grid of the partitions, with the ranges of dimensions and coordinates."""
+        domain = self.domain
         columns = dict(self.table.columns)
         read = columns["leaves"] > 0
         columns["cost"] = np.where(read, columns["cost"], np.nan)
@@ -179,12 +188,3 @@ def faults_of(account: Account, domain: Domain, partitions: int, left_out: tuple
     """What went wrong, as the books have it."""
     errors = dict(Counter(account.errors))
     return Faults(partitions, domain.data.size, account.tasks, account.retries, errors, left_out)
-
-
-def warn_of(faults: Faults) -> None:
-    """Warn of what is left out, by partition and place."""
-    if faults.left_out:
-        places = [one.place for one in faults.left_out[:TOLD]]
-        more = len(faults.left_out) - len(places)
-        rest = f" and {more} more, see result.left_out" if more else ""
-        warn(f"{faults.sentence}, because they cannot be read: {', '.join(places)}{rest}")

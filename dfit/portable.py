@@ -16,6 +16,7 @@ from dfit.data.coordinates import TimeAxis
 from dfit.errors import InputError
 from dfit.model import Model
 from dfit.parameters import Parameters
+from dfit.partitions import Faults, LeftOut
 from dfit.record import Labels, Record
 from dfit.statistics import Run, Tallies
 
@@ -130,6 +131,7 @@ def fields_of(
         "cov_kind": attrs["cov_kind"] or None,
         "groups": int(dataset["groups"]) or None,
         "relative_offset": float(dataset["relative_offset"]),
+        "faults": _faults(attrs.get("faults", "{}")),
         "record": Record(
             dataset["value"].values.astype(float),
             dataset["gradient"].values.astype(float),
@@ -156,6 +158,8 @@ def _attributes(result: FitResult) -> dict[str, Any]:
         "dropped": json.dumps(result.tallies.dropped),
         "run": json.dumps(words, default=str),
         "labels": json.dumps(asdict(result.known.labels), default=str),
+        "partial": int(result.partial),
+        "faults": json.dumps(asdict(result.faults)),
         "versions": ", ".join(f"{name} {_version(name)}" for name in PACKAGES),
     }
 
@@ -194,6 +198,15 @@ def _labels(text: str) -> Labels:
     words["coords"] = tuple(words["coords"])
     words["time"] = {name: TimeAxis(**axis) for name, axis in words["time"].items()}
     return Labels(**words)
+
+
+def _faults(text: str) -> Faults:
+    words = json.loads(text)
+    left_out = tuple(
+        LeftOut(**{**one, "ranges": {dim: (a, b) for dim, (a, b) in one["ranges"].items()}})
+        for one in words.pop("left_out", ())
+    )
+    return Faults(**words, left_out=left_out)
 
 
 def _scalar(dataset: xr.Dataset, name: str) -> Any:

@@ -39,7 +39,7 @@ def heading(result: FitResult) -> str:
 def notes(result: FitResult) -> tuple[str, ...]:
     """What a reader must know before using the numbers, one sentence each."""
     covariance, names = result.covariance, result.var_names
-    found = list(result.run.notes)
+    found = [*result.run.notes, *([result.faults.note] if result.partial else [])]
     sides = {"lower": covariance.at_lower, "upper": covariance.at_upper}
     for side, flags in sides.items():
         found += [f"{name} is at its {side} bound" for name, at in zip(names, flags, strict=True) if at]
@@ -174,11 +174,24 @@ def _run(result: FitResult) -> list[str]:
         ("dropped points", f"{sum(dropped.values()):,}" + (f" ({reasons})" if reasons else "")),
         ("peak memory", f"{size(run.peak_bytes)} above an idle worker, {workers}"),
         ("equations", EQUATIONS.get(run.form, run.form)),
+        *_faults(result),
         *_sample(result),
         *_labels(result),
     ]
     width = max(len(label) for label, _ in rows)
     return ["[[Run]]", *(f"    {label:{width}} = {value}" for label, value in rows)]
+
+
+def _faults(result: FitResult) -> list[tuple[str, str]]:
+    """Reads that were tried again and tasks that failed, where there were any."""
+    faults = result.faults
+    rows = []
+    if faults.retries:
+        rows.append(("reads tried again", f"{faults.retries:,}"))
+    if faults.failures:
+        errors = ", ".join(f"{name}: {count:,}" for name, count in faults.errors.items())
+        rows.append(("failed tasks", f"{faults.failures:,} of {faults.tasks:,} ({errors})"))
+    return rows
 
 
 def _sample(result: FitResult) -> list[tuple[str, str]]:
