@@ -121,6 +121,7 @@ def prepare(
         parameters.init[list(parameters.varying)],
         parameters.init[list(parameters.fixed)],
         lambda partition, some: describe(domain, partition, some),
+        parameters.in_words,
         on_partition,
         settings.min_success_rate,
     )
@@ -198,6 +199,7 @@ def _job(recipe: Recipe, domain: Domain, settings: Settings, sources: Sequence[S
         float(settings.f_scale),
         bool(dask.config.get("dfit.tune-allocator", True)),
         tuple(s.label for s in sources),
+        settings.validate,
     )
 
 

@@ -32,10 +32,16 @@ class Loader:
     at : source in hand, and the key of the graph that its chunk is.
     """
 
-    def __init__(self, work: Work, sources: Sequence[tuple[str, Any]], kept: Mapping[Any, Any]) -> None:
-        """``sources`` are (role, time axis or None); ``kept`` are the values of the work's needs."""
+    def __init__(
+        self, work: Work, sources: Sequence[tuple[str, Any]], kept: Mapping[Any, Any], sums: bool = True
+    ) -> None:
+        """``sources`` are (role, time axis or None), ``kept`` the values of the work's needs.
+
+        ``sums``: whether the content is summed.
+        """
         self._work = work
         self._sources = sources
+        self._sums = sums
         self._values: dict[Any, Any] = dict(kept)
         self._uses = Counter(key for node in work.graph.values() for key in node.dependencies)
         self._uses.update(item.name for row in work.items for item in row if isinstance(item, Key))
@@ -64,7 +70,9 @@ class Loader:
             arrays.append(_native(array))
         for source, (item, array) in enumerate(zip(row, arrays, strict=True)):
             if isinstance(item, Key):
-                self.content = (self.content + sum_of_bits(array) * _factor(source, *chunk.index)) & _ALL_BITS
+                if self._sums:
+                    bits = sum_of_bits(array) * _factor(source, *chunk.index)
+                    self.content = (self.content + bits) & _ALL_BITS
                 if item.name not in self._counted:
                     self._counted.add(item.name)
                     self.bytes_read += array.nbytes

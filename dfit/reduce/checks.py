@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dfit.core.sums import DROPS, MISSING, Sums
+from dfit.core.sums import DROPS, MISSING, Sums, underflows
 from dfit.data.plan import Partition
 from dfit.errors import DataError
 from dfit.reduce.books import Table
 from dfit.reduce.task import Failure
+
+AGAIN = "Type: resume=False to begin again, with data that nothing writes to"
 
 
 def differs(before: Table, now: Table, partition: Partition) -> bool:
@@ -30,13 +32,19 @@ def unreadable(failure: Failure, place: str) -> str:
     )
 
 
+class NotFiniteAtStart(DataError):
+    """The model is not finite where the fit begins, ``place``: "in" a partition or "at" points of a sample."""
+
+    def __init__(self, values: str, place: str) -> None:
+        super().__init__(
+            f"the model or its derivative is not finite at the start {place}, with {values}. Type a p0 where "
+            "it is, bounds that keep it there, or where= to leave such points out"
+        )
+        self.place = place
+
+
 def unusable(what: str, count: int, place: str) -> str:
     """What to say of values that no fit can use."""
-    if what == "not finite":
-        return (
-            f"the model or its derivative is not finite at the start in {place}. Type a p0 where it is, "
-            "bounds that keep it there, or where= to leave such points out"
-        )
     return f"{what} at {count} or more points in {place}. {remedy(what)}"
 
 
@@ -60,4 +68,9 @@ def require_points(survey: Sums, varying: int) -> None:
     if count < varying:
         raise DataError(
             f"{count} points are left ({why}) for {varying} parameters; fix some with fixed={{name: value}}"
+        )
+    if underflows(survey):
+        raise DataError(
+            "the squares of y / sigma are too small for float64, so that every p0 would look right. Type y, and "
+            "with it sigma and p0, in another unit, in which y / sigma is larger"
         )

@@ -144,6 +144,20 @@ class Kernel:
         with float64_on_cpu(), fingerprint.fresh(self.recipe.fingerprint):
             return np.asarray(self._tangent(theta, step, leaf.coords, context))
 
+    def value(self, theta: np.ndarray, leaf: Leaf, context: Any) -> np.ndarray:
+        """Values f of the model at the points of a leaf (S,); not compiled."""
+        if not self.recipe.traceable:
+            return self._by_differences(theta, leaf, context)[0]
+        with float64_on_cpu(), fingerprint.fresh(self.recipe.fingerprint):
+            return np.asarray(
+                self._predict(theta, [jnp.asarray(c, jnp.float64) for c in leaf.coords], context)
+            )
+
+    @property
+    def coordinates(self) -> tuple[str, ...]:
+        """Names of the model's coordinates."""
+        return self._model.coords
+
     def _along(self, theta: Any, step: Any, coords: Sequence[Any], context: Any) -> Any:
         coords = [jnp.asarray(c, jnp.float64) for c in coords]
         f, jacobian = self._evaluate()(

@@ -47,7 +47,9 @@ class Piece:
         if not isinstance(report, Report) or not report.trouble:
             return report
         k = self.first_chunk
-        moved = [(what, count, range(c.start + k, c.stop + k)) for what, count, c in report.trouble]
+        moved = [
+            one._replace(chunks=range(one.chunks.start + k, one.chunks.stop + k)) for one in report.trouble
+        ]
         return replace(report, trouble=tuple(moved))
 
 

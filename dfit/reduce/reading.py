@@ -121,7 +121,8 @@ def loader_of(job: Job, work: Work, kept: Sequence[Any]) -> Loader:
     if job.tune:
         tune_allocator()
     values = dict(zip(work.needs, kept, strict=True))
-    return Loader(work, [(role, time_axis) for role, _, time_axis in job.sources], values)
+    sources = [(role, time_axis) for role, _, time_axis in job.sources]
+    return Loader(work, sources, values, job.validate != "none")
 
 
 def read_chunk(job: Job, loader: Loader, work: Work, number: int) -> tuple[list[np.ndarray], int]:

@@ -137,9 +137,8 @@ class SampleSolver:
                 first = ", ".join(f"{name} = {c[at]}" for name, c in zip(names, leaf.coords, strict=True))
             bad, total = bad + int(wrong.sum()), total + int(leaf.n)
         return (
-            f"the model or its derivative is not finite at the start at {bad} of {total} points of the sample, "
-            f"the first at {first or 'a place that its value does not show'}. Type a p0 where it is, bounds that "
-            "keep it there, or where= to leave such points out"
+            f"at {bad} of {total} points of the sample, the first at "
+            f"{first or 'a place that its value does not show'}"
         )
 
     def new_compilations(self) -> int:

@@ -7,15 +7,16 @@ nothing else, a lost task can run again anywhere, and dask sees the sizes and ti
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, MutableMapping, Sequence
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from dfit.core.jackknife import group_table
 from dfit.core.kernel import Leaf, Scalars
 from dfit.core.sums import DROPS, FAULTS, Sums, faults, missing
+from dfit.core.validation import is_finite
 from dfit.data.drawing import Drawn, Share
 from dfit.data.graph import Work
 from dfit.data.leaves import gather
@@ -24,10 +25,21 @@ from dfit.errors import ReadFailed
 from dfit.reduce.allocator import reset_peak, resident_bytes
 from dfit.reduce.job import Job, Point
 from dfit.reduce.kernels import as_sums, kernel_for
+from dfit.reduce.not_finite import first_point
 from dfit.reduce.reading import Held, Reading, process_name
 from dfit.reduce.tree import Forest, covers, insert, merge
 
-Trouble = tuple[str, int, range]
+
+class Trouble(NamedTuple):
+    """What must not occur, in a leaf: a fault or "not finite", at how many points, in which chunks.
+
+    ``point``: the first point that is not finite, in words; looked for by ``validate="full"``.
+    """
+
+    what: str
+    count: Any  # a plain int would hide tuple.count
+    chunks: range
+    point: str = ""
 
 
 @dataclass(frozen=True)
@@ -54,7 +66,7 @@ class Report:
     missing : points left out for a NaN; counted by the surveying pass alone.
     content : 64-bit sum of the bits of what was read.
     retries : reads that were tried again.
-    trouble : (a fault or "not finite", how many points, chunks of the partition) by leaf.
+    trouble : by leaf.
     process : tells processes apart.
     drawn : points for a sample.
     failure : why there is nothing else.
@@ -148,6 +160,7 @@ def summed(
     trouble: list[Trouble] = []
     drawn: list[Drawn] = []
     scalars = Scalars(job.sigma, job.f_scale, point.survey, (point.held, dict(constants)))
+    by_groups = job.recipe.layout.form == "groups"
     leaves = points = left_out = 0
     cost = 0.0
     copies: dict[int, np.ndarray] = {}
@@ -157,10 +170,13 @@ def summed(
             continue
         held = reading.hold([s.chunk for s in segments])
         slabs, n = gather(segments, partition.chunks, held, job.axes, job.leaf_size, copies)
-        sums = _leaf_sums(job, kernel, point, slabs, n, scalars)
+        leaf, codes = _leaf_of(job, slabs, n)
+        out = kernel(point.theta, leaf, scalars)
+        sums = as_sums(out) if codes is None or not by_groups else group_sums(out, codes, n, point.basis)
         leaves, points, cost = leaves + 1, points + n, cost + sums.cost
         left_out += missing(sums.counts)
-        trouble += _troubles(sums, range(segments[0].chunk, segments[-1].chunk + 1), job.skipna)
+        chunks = range(segments[0].chunk, segments[-1].chunk + 1)
+        trouble += _troubles(job, sums, chunks, point, leaf, scalars)
         insert(forest, node, sums, job.recipe.layout.form)
         begun = {s.chunk for s in segments if s.start == 0}
         drawn += [reading.draw(share) for share in shares if share.chunk in begun]
@@ -184,24 +200,13 @@ def summed(
     )
 
 
-def _leaf_sums(
-    job: Job, kernel: Any, point: Point, slabs: Sequence[np.ndarray], n: int, scalars: Scalars
-) -> Sums:
+def _leaf_of(job: Job, slabs: Sequence[np.ndarray], n: int) -> tuple[Leaf, np.ndarray | None]:
+    """The leaf of n points that these slabs make, and the codes of its groups, if it has any."""
     by_role: dict[str, list[np.ndarray]] = {}
     for role, slab in zip(job.roles, slabs, strict=True):
         by_role.setdefault(role, []).append(slab)
-    leaf = Leaf(
-        by_role["y"][0],
-        tuple(by_role.get("coordinate", ())),
-        by_role["sigma"][0] if "sigma" in by_role else None,
-        by_role["where"][0] if "where" in by_role else None,
-        (),
-        n,
-    )
-    out = kernel(point.theta, leaf, scalars)
-    if job.recipe.layout.form != "groups":
-        return as_sums(out)
-    return group_sums(out, by_role["group"][0], n, point.basis)
+    sigma, where, codes = (by_role.get(role, [None])[0] for role in ("sigma", "where", "group"))
+    return Leaf(by_role["y"][0], tuple(by_role.get("coordinate", ())), sigma, where, (), n), codes
 
 
 def group_sums(rows: dict[str, np.ndarray], codes: np.ndarray, n: int, basis: np.ndarray | None) -> Sums:
@@ -218,12 +223,15 @@ def group_sums(rows: dict[str, np.ndarray], codes: np.ndarray, n: int, basis: np
     return Sums(np.sum(tables, axis=0), 0.0, 0.0, 0.0, np.zeros(2), zero, np.zeros(5), groups)
 
 
-def _troubles(sums: Sums, chunks: range, skipna: bool) -> list[Trouble]:
+def _troubles(
+    job: Job, sums: Sums, chunks: range, point: Point, leaf: Leaf, scalars: Scalars
+) -> Iterator[Trouble]:
     """What must not occur in a leaf of these chunks of the partition."""
-    found = [(name, count, chunks) for name, count in faults(sums.counts, skipna).items()]
-    if not (np.isfinite(sums.matrix).all() and np.isfinite(sums.cost)):
-        found.append(("not finite", 0, chunks))
-    return found
+    for name, count in faults(sums.counts, job.skipna).items():
+        yield Trouble(name, count, chunks)
+    if job.validate != "none" and not is_finite(sums):
+        where = (job.recipe, scalars.context[1], point.theta, leaf, scalars)
+        yield Trouble("not finite", 0, chunks, first_point(*where) if job.validate == "full" else "")
 
 
 def combine_reports(reports: Sequence[Report], form: str) -> list[Report]:

@@ -1,0 +1,62 @@
+"""What the numbers of a pass and of the solver must be, each rule alone: None, or what is wrong in words.
+
+A pass that has finite sums everywhere still may not be believed: the sum of all of them may overflow, and a
+pass that counts other points than the one before has read other data.  A step that is not finite would cost
+a pass to find that out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from dfit.core.state import State
+from dfit.core.sums import Sums
+
+# Rounding may leave a predicted decrease below zero by this part of the cost.
+ROUNDED = 1e-6
+
+
+def is_finite(sums: Sums) -> bool:
+    """Whether sums can be used: those of a model that is finite everywhere may still overflow."""
+    return bool(np.isfinite(sums.matrix).all() and np.isfinite(sums.cost))
+
+
+def bad_total(sums: Sums, survey: Sums | None, surveyed: bool) -> str | None:
+    """Of the finite sums of a whole pass.
+
+    Parameters
+    ----------
+    survey : of the first pass, which has read the same points; None for the first itself.
+    surveyed : whether this one has counted and measured as much as that one.
+    """
+    if sums.cost < 0:
+        return f"its cost is {sums.cost:g}, and a sum of squares is not negative"
+    if survey is None:
+        return None
+    if sums.count != survey.count:
+        return f"it counts {sums.count:.0f} residuals, the first one {survey.count:.0f}"
+    if not surveyed:
+        return None
+    if not np.array_equal(sums.counts, survey.counts):
+        return "it leaves out other points than the first one"
+    if sums.moments.tobytes() != survey.moments.tobytes():
+        return "the moments of y, or its weights, are not those of the first one"
+    return None
+
+
+def bad_step(state: State, lower: np.ndarray, upper: np.ndarray, names: Sequence[str]) -> str | None:
+    """Of what the solver proposes next; ``names`` are those of theta (p,), inside lower, upper (p,)."""
+    trial, theta = np.asarray(state.trial), np.asarray(state.theta)
+    inside = np.isfinite(trial) & (trial >= lower) & (trial <= upper)
+    if not inside.all():
+        sizes = np.linalg.norm(np.asarray(state.equations.root)[:, :-1], axis=0)
+        which = "; ".join(
+            f"{names[k]} from {theta[k]:g} to {trial[k]:g}, its derivatives' root of summed squares is {sizes[k]:g}"
+            for k in np.flatnonzero(~inside).tolist()
+        )
+        return f"it would move {which}"
+    if not state.predicted >= -ROUNDED * state.equations.cost:
+        return f"it is predicted to lower the cost of {float(state.equations.cost):g} by {float(state.predicted):g}"
+    return None
