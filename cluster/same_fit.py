@@ -14,7 +14,7 @@ from pathlib import Path
 import dask
 import jax.numpy as jnp
 import xarray as xr
-from distributed import Client, LocalCluster
+from distributed import Client, LocalCluster, Security
 from distributed.deploy import SpecCluster
 
 import dfit
@@ -26,7 +26,11 @@ SETTINGS = {
     "distributed.scheduler.allowed-failures": 10,
     "distributed.scheduler.worker-ttl": "120s",
     "distributed.deploy.lost-worker-timeout": "15s",
+    "distributed.dashboard.link": "http://127.0.0.1:{port}/status",
 }
+
+# Without a host dask shows the dashboard, and with it data and code, to the whole network.
+DASHBOARD = "127.0.0.1:8787"
 
 
 def season(time, latitude, longitude, T0, dlat, dlon, trend, amp, tmax, period):
@@ -44,11 +48,13 @@ def the_fit() -> dfit.FitResult:
 
 def local_cluster(workers: int) -> LocalCluster:
     """Processes of this computer, one thread each."""
-    return LocalCluster(n_workers=workers, threads_per_worker=1)
+    return LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=DASHBOARD)
 
 
-def slurm_cluster(queue: str | None, cores: int, memory: str, walltime: str) -> SpecCluster:
-    """Jobs of a Slurm queue, not yet submitted; one process per core in each."""
+def slurm_cluster(
+    queue: str | None, cores: int, memory: str, walltime: str, shared: Path, interface: str | None
+) -> SpecCluster:
+    """Jobs of a Slurm queue, not yet submitted; one process per core in each, and TLS between all."""
     from dask_jobqueue import SLURMCluster
 
     return SLURMCluster(
@@ -58,6 +64,11 @@ def slurm_cluster(queue: str | None, cores: int, memory: str, walltime: str) -> 
         memory=memory,
         walltime=walltime,
         death_timeout=60,
+        interface=interface,
+        protocol="tls://",
+        security=Security.temporary(),
+        shared_temp_directory=str(shared),
+        scheduler_options={"dashboard_address": DASHBOARD},
         job_script_prologue=["unset PYTHONDONTWRITEBYTECODE"],
     )
 
@@ -73,6 +84,10 @@ def options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--cores", type=int, default=4, help="cores of one job")
     parser.add_argument("--memory", default="8GB", help="memory of one job, shared by its processes")
     parser.add_argument("--walltime", default="01:00:00")
+    parser.add_argument("--interface", help="network between the nodes, such as ib0")
+    parser.add_argument(
+        "--shared", type=Path, default=Path.cwd(), help="folder that every node sees, for the keys of TLS"
+    )
     parser.add_argument("--job-script", action="store_true", help="print the job script of Slurm and end")
     return parser.parse_args(arguments)
 
@@ -83,7 +98,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if chosen.cluster == "local":
             cluster = local_cluster(chosen.jobs)
         else:
-            cluster = slurm_cluster(chosen.queue, chosen.cores, chosen.memory, chosen.walltime)
+            cluster = slurm_cluster(
+                chosen.queue, chosen.cores, chosen.memory, chosen.walltime, chosen.shared, chosen.interface
+            )
         with cluster:
             if chosen.job_script:
                 print(cluster.job_script())

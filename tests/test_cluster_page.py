@@ -69,6 +69,6 @@ def test_local_cluster_gives_the_reference(source_environment: dict[str, str]) -
 def test_page_names_every_setting_of_the_file() -> None:
     page = (ROOT / "cluster" / "README.md").read_text()
     named = re.findall(r'"(distributed\.[\w.-]+)": "?(\w+)', SCRIPT.read_text())
-    assert len(named) == 3
+    assert len(named) == 4
     assert [key for key, _ in named if key not in page] == []
     assert all(value.removesuffix("s") in page for _, value in named)
