@@ -18,6 +18,7 @@ DROPS = ("outside where", "y is NaN", "a coordinate is NaN", "sigma is NaN", "si
 MISSING = tuple(reason for reason in DROPS if reason.endswith("NaN"))
 # What must not occur at a point that counts.
 FAULTS = ("y is infinite", "a coordinate is infinite", "sigma is zero or negative")
+SMALLEST = np.finfo(np.float64).tiny / np.finfo(np.float64).eps  # of numbers that have all their digits
 FORMS = ("normal", "triangle", "sandwich", "groups")
 
 
@@ -122,6 +123,15 @@ def square_root(normal: np.ndarray) -> np.ndarray:
     scale = np.where(scale > 0, scale, 1.0)
     values, vectors = np.linalg.eigh(normal / scale[:, None] / scale)
     return np.sqrt(np.maximum(values, 0.0))[:, None] * vectors.T * scale
+
+
+def underflows(survey: Sums) -> bool:
+    """Whether the squares that a survey has summed are so small that float64 has lost digits of them.
+
+    Of data of 1e-160 the cost is zero at any start, and any start would look right.
+    """
+    weight, *mean, _, about_zero = survey.moments
+    return bool(weight < SMALLEST or (about_zero < SMALLEST and np.any(mean)))
 
 
 def condition(root: np.ndarray) -> float:
