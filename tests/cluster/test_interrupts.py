@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 import random
+import signal
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from distributed import Client, LocalCluster
 from jupyter_client import BlockingKernelClient, KernelManager
+
+from dfit.reduce.interrupts import shield_workers
 
 CHUNKS, PER_PARTITION = 16, 2  # four partitions for each of two threads
 SET_UP = f"""
@@ -199,3 +203,10 @@ def test_standard_errors_that_need_a_pass_are_unknown_after_an_interrupt(noteboo
     assert (error, told["found"], any(told["known"])) == ("", undisturbed["found"], False)
     assert told["message"].startswith("converged")
     assert "no standard errors: the pass that gives them was interrupted" in told["report"]
+
+
+def test_workers_that_are_threads_leave_the_interrupt_to_the_notebook() -> None:
+    mine = signal.getsignal(signal.SIGINT)
+    with LocalCluster(processes=False, dashboard_address="127.0.0.1:0") as cluster, Client(cluster) as client:
+        shield_workers(client)
+        assert signal.getsignal(signal.SIGINT) is mine
