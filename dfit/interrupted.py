@@ -1,4 +1,4 @@
-"""What Ctrl-C leaves behind: the word for it, and nothing else."""
+"""What Ctrl-C, and an observer that says stop, leave behind: the words for it, and nothing else."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 BY_INTERRUPT = "interrupted"
+BY_OBSERVER = "stopped by on_partition"
 
 
 @contextmanager

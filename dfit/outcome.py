@@ -11,9 +11,10 @@ from dfit.core.jackknife import jackknife
 from dfit.core.state import State, Status
 from dfit.core.sums import MISSING, Sums
 from dfit.errors import DataError, warn
-from dfit.events import PassDone
-from dfit.interrupted import BY_INTERRUPT
+from dfit.events import PassDone, StoppedByObserver
+from dfit.interrupted import BY_INTERRUPT, BY_OBSERVER
 from dfit.parameters import Parameters
+from dfit.partitions import Faults, Shares, left_out_of
 from dfit.passes import Passes
 from dfit.prepare import Prepared
 from dfit.reduce.checks import drops
@@ -48,15 +49,21 @@ def finish(
     status = Status(int(state.status))
     before = evaluator.account.passes
     try:
-        found, groups = _covariance(p, evaluator, settings, state, no_pass=stopped == BY_INTERRUPT)
-    except KeyboardInterrupt:
+        no_pass = stopped in (BY_INTERRUPT, BY_OBSERVER)
+        found, groups = _covariance(p, evaluator, settings, state, no_pass)
+    except (KeyboardInterrupt, StoppedByObserver):
         found, groups = _covariance(p, evaluator, settings, state, no_pass=True)
     dropped = drops(survey)
     _warn_missing(dropped)
+    faults = _faults(prepared)
+    if faults.left_out:
+        warn(faults.note)
     clock.ended("covariance")
     report = passes.course.report
     success = stopped is None and status in GOOD
     why = message(status, stopped, settings, float(state.offset))
+    if faults.left_out:
+        why = f"partial: {faults.sentence}: {why}"
     return FitResult(
         prepared.model,
         p,
@@ -78,7 +85,17 @@ def finish(
         warmup=report,
         phases=_phases(passes, clock, before, why, found.note),
         history=tuple(history),
+        faults=faults,
+        shares=Shares.of(prepared.domain, prepared.evaluator.table, prepared.partitions),
     )
+
+
+def _faults(prepared: Prepared) -> Faults:
+    """What went wrong on the way, as the books have it."""
+    account, evaluator = prepared.evaluator.account, prepared.evaluator
+    left_out = left_out_of(prepared.domain, prepared.partitions, evaluator.lost, evaluator.recovery)
+    size, errors = prepared.domain.data.size, dict(account.errors)
+    return Faults(len(prepared.partitions), size, account.tasks, account.retries, errors, left_out)
 
 
 def _phases(

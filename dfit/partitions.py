@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,7 +11,7 @@ import xarray as xr
 
 from dfit.data.domain import Domain
 from dfit.data.plan import Partition, covered, describe, extent
-from dfit.reduce.books import Account, Table
+from dfit.reduce.books import Table
 from dfit.reduce.endings import LostLeaves
 
 TOLD = 5  # partitions that a warning names
@@ -182,9 +181,3 @@ def left_out_of(
         ranges = {str(dim): run for dim, run in zip(domain.data.dims, along, strict=True)}
         found.append(LeftOut(index, points, ranges, describe(domain, partition, chunks), why[index]))
     return tuple(found)
-
-
-def faults_of(account: Account, domain: Domain, partitions: int, left_out: tuple[LeftOut, ...]) -> Faults:
-    """What went wrong, as the books have it."""
-    errors = dict(Counter(account.errors))
-    return Faults(partitions, domain.data.size, account.tasks, account.retries, errors, left_out)
