@@ -31,7 +31,15 @@ _OURS = (str(Path(__file__).parent), contextlib.__file__)
 
 
 class DfitError(Exception):
-    """Base of all errors that dfit raises on purpose."""
+    """Base of all errors that dfit raises on purpose.
+
+    Attributes
+    ----------
+    best_values : values of all parameters by name after the last complete pass, where an error ends a fit
+        later than that; None else.
+    """
+
+    best_values: dict[str, float] | None = None
 
 
 class InputError(DfitError, ValueError):

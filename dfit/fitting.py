@@ -11,10 +11,10 @@ from dfit import telemetry
 from dfit.checkpoint import Checkpoint, as_checkpoint
 from dfit.data.domain import Domain, build_domain, coordinate_names
 from dfit.errors import InputError
-from dfit.events import PassDone
-from dfit.following import BY_CALLBACK, follow
+from dfit.events import PartitionDone, PassDone
+from dfit.following import BY_CALLBACK, follow, watching
 from dfit.identity import identity_of
-from dfit.interrupted import BY_INTERRUPT, nothing_kept
+from dfit.interrupted import BY_INTERRUPT, BY_OBSERVER, nothing_kept
 from dfit.keeping import Keeper
 from dfit.model import Model
 from dfit.outcome import finish
@@ -67,7 +67,9 @@ def fit(
     time_unit: str = "s",
     time_origin: Any = None,
     retries: int = 3,
+    min_success_rate: float = 1.0,
     callback: Callable[[PassDone], Any] | None = None,
+    on_partition: Callable[[PartitionDone], Any] | None = None,
     verbose: int = 0,
     warmup: Warmup | bool | str | None = None,
     checkpoint: Checkpoint | str | PathLike[str] | bool | None = None,
@@ -125,8 +127,14 @@ def fit(
         How times become numbers: in "s", "h", ... since the origin (default: the first value).
     retries : int
         How often a failed read of a partition is tried again.
+    min_success_rate : float
+        Share of the partitions that must be readable. By default one that stays unreadable ends the fit;
+        below 1 so many may be left out, and the result is labelled: `partial`, `left_out`, its message.
     callback : callable, optional
         Called with `PassDone` after each pass; False or StopIteration stops.
+    on_partition : callable, optional
+        Called with `PartitionDone` as each partition of a pass ends; False or StopIteration stops at once.
+        The best values of the passes before are returned, with ``success=False``.
     verbose : int
         1 prints progress to standard output.
     warmup : bool, str or dfit.Warmup, optional
@@ -197,7 +205,9 @@ def fit(
         max_passes=max_passes,
         time_limit=time_limit,
         retries=retries,
+        min_success_rate=min_success_rate,
         callback=callback,
+        on_partition=on_partition,
         verbose=verbose,
         warmup=None if warmup is None else as_warmup(warmup) or False,
         checkpoint=as_checkpoint(checkpoint),
@@ -215,7 +225,7 @@ def run(model: Model, parameters: Parameters, domain: Domain, settings: Settings
     warmup = _warmup_for(parameters, domain, settings)
     keeper = None if settings.checkpoint is None else Keeper(settings.checkpoint, settings.resume)
     points = None if keeper is None else keeper.partition_points
-    prepared = prepare(model, parameters, domain, settings, printer.task, points)
+    prepared = prepare(model, parameters, domain, settings, watching(settings, printer.task), points)
     try:
         with one_blas_thread():
             clock.ended("preparation")
@@ -311,5 +321,6 @@ def _warmup_for(parameters: Parameters, domain: Domain, settings: Settings) -> W
 
 
 def stopped_by_user(result: FitResult) -> bool:
-    """Whether the callback or Ctrl-C ended the fit, so that its best point so far is what the user wants."""
-    return not result.success and any(words in result.message for words in (BY_CALLBACK, BY_INTERRUPT))
+    """Whether a callback or Ctrl-C ended the fit, so that its best point so far is what the user wants."""
+    by_user = (BY_CALLBACK, BY_OBSERVER, BY_INTERRUPT)
+    return not result.success and any(words in result.message for words in by_user)

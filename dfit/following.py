@@ -5,13 +5,15 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
 from dfit.core.equations import gradient_norm
 from dfit.core.state import State, Status
-from dfit.events import PassDone
-from dfit.interrupted import BY_INTERRUPT
+from dfit.errors import DfitError, FitFailed
+from dfit.events import PartitionDone, PassDone, StoppedByObserver
+from dfit.interrupted import BY_INTERRUPT, BY_OBSERVER
 from dfit.parameters import Parameters
 from dfit.passes import Passes
 from dfit.prepare import Prepared
@@ -20,6 +22,10 @@ from dfit.settings import Settings
 logger = logging.getLogger("dfit")
 
 BY_CALLBACK = "stopped by the callback"
+NOTHING_YET = (
+    "on_partition stopped the fit before its first pass was complete, so there are no values to return. With "
+    "checkpoint=path what is summed so far is kept, and the same call goes on from there"
+)
 
 
 def follow(
@@ -37,6 +43,13 @@ def follow(
     history : the passes of an earlier process; those of this one are added.
     began : when this process began, by `time.monotonic`.
     observe : told of every pass, before the user's callback.
+
+    Raises
+    ------
+    FitFailed
+        If `on_partition` stops it before there is anything to return.
+    DfitError
+        With ``best_values``, if there is something to go on from.
     """
     p, evaluator = prepared.parameters, prepared.evaluator
     state = passes.course.state
@@ -59,10 +72,44 @@ def follow(
             if stopped is not None:
                 return state, stopped
     except KeyboardInterrupt:
-        if not history:  # before the end of the first pass there is nothing to return
+        if not _can_return(passes, history):
             raise
         return state, BY_INTERRUPT
+    except StoppedByObserver as stop:
+        if not _can_return(passes, history):
+            raise FitFailed(NOTHING_YET) from stop
+        return state, BY_OBSERVER
+    except DfitError as error:
+        if history:
+            error.best_values = p.by_name(state.theta)
+            error.add_note(f"To go on from the best values so far type: p0={error.best_values}")
+        raise
     return state, None
+
+
+def _can_return(passes: Passes, history: list[PassDone]) -> bool:
+    """Whether there are sums of a complete pass that the result can be of; not after a loss of partitions."""
+    return bool(history) and passes.evaluator.survey is not None
+
+
+def watching(settings: Settings, show: Callable[[PartitionDone], None]) -> Callable[[PartitionDone], None]:
+    """Observer of partitions that shows each, and asks the user's `on_partition` whether to go on."""
+
+    def told(event: PartitionDone) -> None:
+        show(event)
+        if _says_stop(settings.on_partition, event):
+            raise StoppedByObserver
+
+    return told
+
+
+def _says_stop(callback: Callable[[Any], Any] | None, event: PassDone | PartitionDone) -> bool:
+    if callback is None:
+        return False
+    try:
+        return callback(event) is False
+    except StopIteration:
+        return True
 
 
 def _pass_done(npasses: int, p: Parameters, state: State, before: float, elapsed_s: float) -> PassDone:
@@ -84,12 +131,8 @@ def _pass_done(npasses: int, p: Parameters, state: State, before: float, elapsed
 
 def _told_to_stop(settings: Settings, event: PassDone, elapsed_s: float) -> str | None:
     """Why no further pass may follow, or None."""
-    if settings.callback is not None:
-        try:
-            if settings.callback(event) is False:
-                return BY_CALLBACK
-        except StopIteration:
-            return BY_CALLBACK
+    if _says_stop(settings.callback, event):
+        return BY_CALLBACK
     if event.npasses >= settings.max_passes:
         return f"max_passes={settings.max_passes} reached"
     if settings.time_limit is not None and elapsed_s >= settings.time_limit:
