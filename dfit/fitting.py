@@ -256,7 +256,7 @@ def _result(
     while True:
         state, stopped = follow(passes, prepared, settings, history, clock.began, observe)
         clock.ended("gauss_newton")
-        within = prepared.evaluator.running is not None
+        within = stopped is not None and prepared.evaluator.running is not None
         if within:  # what a pass for the covariance finds would take its place
             save(stopped or "")
         try:

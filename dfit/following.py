@@ -54,6 +54,8 @@ def follow(
     p, evaluator = prepared.parameters, prepared.evaluator
     state = passes.course.state
     before = evaluator.account.elapsed_s
+    if history and history[-1].npasses >= settings.max_passes and state.status == Status.RUNNING:
+        return state, _enough(settings)
     try:
         for state in passes.states():
             if settings.max_passes == 0:
@@ -129,12 +131,16 @@ def _pass_done(npasses: int, p: Parameters, state: State, before: float, elapsed
     )
 
 
+def _enough(settings: Settings) -> str:
+    return f"max_passes={settings.max_passes} reached"
+
+
 def _told_to_stop(settings: Settings, event: PassDone, elapsed_s: float) -> str | None:
     """Why no further pass may follow, or None."""
     if _says_stop(settings.callback, event):
         return BY_CALLBACK
     if event.npasses >= settings.max_passes:
-        return f"max_passes={settings.max_passes} reached"
+        return _enough(settings)
     if settings.time_limit is not None and elapsed_s >= settings.time_limit:
         return f"time_limit={settings.time_limit} s reached"
     return None

@@ -172,11 +172,10 @@ def _covariance(
     varying = list(p.varying)
     equations, theta = state.equations, np.asarray(state.theta)
     box = p.lower[varying], p.upper[varying]
-    robust = settings.loss != "linear" or settings.cov is not None
     bread = meat = None
     n, k = float(equations.count), len(varying)
     # Of as many points as parameters every residual is zero, and says nothing of the noise.
-    if robust and equations.finite and n > k:
+    if settings.robust and equations.finite and n > k:
         if no_pass:
             plain = covariance(equations, theta, *box, absolute_sigma=False)
             unknown = np.full_like(plain.matrix, np.nan)
@@ -188,7 +187,7 @@ def _covariance(
             meat = meat * (n / (n - k))
         if settings.loss == "linear":
             bread = None  # the root's own, which keeps more digits
-    absolute = settings.absolute_sigma and not robust
+    absolute = settings.absolute_sigma and not settings.robust
     return covariance(equations, theta, *box, absolute_sigma=absolute, bread=bread, meat=meat), None
 
 

@@ -51,9 +51,10 @@ def begun(found: Snapshot, prepared: Prepared, settings: Settings) -> Begun | No
 
     None where it begins again, with the sample that is kept: its passes were over that alone.
     """
-    course, passes, stopped = course_of(found), int(found.account["passes"]), None
+    course, history, stopped = course_of(found), history_of(found), None
     if course.state.status == Status.RUNNING:
-        finished = found.stopped.startswith("max_passes=") and passes >= settings.max_passes
+        enough = not history or history[-1].npasses >= settings.max_passes
+        finished = found.stopped.startswith("max_passes=") and enough
         stopped = found.stopped if finished else None
     elif any(found.limits[name] != getattr(settings, name) for name in TOLERANCES) and not found.in_memory:
         p = prepared.parameters
@@ -64,8 +65,10 @@ def begun(found: Snapshot, prepared: Prepared, settings: Settings) -> Begun | No
         finished = all(found.limits[name] == getattr(settings, name) for name in TOLERANCES)
     if found.in_memory and not finished:
         return None
+    if settings.robust:  # its covariance takes a pass of its own
+        finished = finished and found.running is not None and found.running.complete
     sentence = _finished(found) if finished else _going_on(found, len(prepared.partitions))
-    return Begun(course, memory_of(found), history_of(found), finished, stopped, sentence)
+    return Begun(course, memory_of(found), history, finished, stopped, sentence)
 
 
 def remembered(arguments: Mapping[str, Any], parameters: Parameters) -> dict[str, Any]:

@@ -50,6 +50,11 @@ class Settings:
         """What counts as converged."""
         return Tolerances(self.tol, self.ftol or 0.0, self.xtol or 0.0, self.gtol or 0.0)
 
+    @property
+    def robust(self) -> bool:
+        """Whether the covariance takes a pass of its own."""
+        return self.loss != "linear" or self.cov is not None
+
     def check(self) -> None:
         """Refuse values that no fit can use."""
         if self.loss not in LOSSES:
