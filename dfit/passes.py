@@ -25,8 +25,9 @@ from dfit.prepare import Prepared
 from dfit.progress import Printer
 from dfit.reduce.checks import NotFiniteAtStart
 from dfit.reduce.draw import Gathering, Sample
-from dfit.reduce.evaluators import PartitionsLost, PassEvaluator
+from dfit.reduce.evaluators import PassEvaluator
 from dfit.reduce.in_memory import SampleEvaluator, refuse_faults
+from dfit.reduce.knowledge import PartitionsLost
 from dfit.reduce.retraction import retracted
 from dfit.reduce.sampled import SampleSolver, require_traced
 from dfit.settings import Settings

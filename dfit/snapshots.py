@@ -14,7 +14,7 @@ from dfit.identity import LIMITS, Identity, environment
 from dfit.passes import Course, Passes, Stage
 from dfit.prepare import Prepared
 from dfit.reduce.books import Account, Table
-from dfit.reduce.evaluators import Memory, RunningPass
+from dfit.reduce.knowledge import Memory, RunningPass
 from dfit.settings import Settings
 from dfit.starts import Start
 from dfit.store.snapshot import Running, Snapshot

@@ -19,7 +19,7 @@ from dfit.model import Model
 from dfit.parameters import Parameters
 from dfit.prepare import Prepared, prepare
 from dfit.reduce.books import Table
-from dfit.reduce.evaluators import RunningPass
+from dfit.reduce.knowledge import RunningPass
 from dfit.reduce.tree import Forest, insert
 from dfit.settings import Settings
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -22,59 +22,14 @@ from dfit.reduce.draw import DrawReport, Gathering, Sample
 from dfit.reduce.endings import Endings, readable
 from dfit.reduce.job import Job, Point
 from dfit.reduce.kernels import without_noise_of
+from dfit.reduce.knowledge import Memory, PartitionsLost, RunningPass, begun, is_of
 from dfit.reduce.runners import Runner
 from dfit.reduce.task import Report
-from dfit.reduce.tree import Forest, Node, insert, root
+from dfit.reduce.tree import insert, root
 
 # The sums of squares keep 16 - 2 log10(condition) digits of a standard deviation, 9 here; beyond this
 # condition the pass reduces triangles, which keep 16 - log10(condition).
 TRIANGLE_ABOVE = 3e3
-
-
-class PartitionsLost(Exception):
-    """Partitions that earlier passes have read were left out: what these found is of other data."""
-
-
-@dataclass
-class RunningPass:
-    """What a pass has found so far.
-
-    ``theta`` (p,) and ``form`` are what it evaluates, ``forest`` its finished nodes, ``table`` what the
-    partitions gave; ``not_finite`` names the first place without finite sums; ``complete``: whether nothing
-    of it is left to do.
-    """
-
-    theta: np.ndarray
-    form: str
-    forest: Forest
-    table: Table
-    not_finite: str | None = None
-    complete: bool = False
-
-
-class Memory(NamedTuple):
-    """What an evaluator knows between two tasks, beside its arguments; a checkpoint holds it.
-
-    Attributes
-    ----------
-    survey, last : Sums of the first pass, and of the last complete one.
-    form : that the next pass reduces.
-    rough : (p,), where sums of squares told that they had lost digits.
-    account, table : the books; the table is that of the last complete pass.
-    lost : what is left out: partition, first leaf, and the one after the last.
-    running : the pass that is not complete.
-    recovery : what was done about faults: where ("partition" or "iteration"), "strategy", "detail".
-    """
-
-    survey: Sums | None
-    last: Sums | None
-    form: str
-    rough: np.ndarray | None
-    account: Account
-    table: Table
-    lost: frozenset[tuple[int, int, int]]
-    running: RunningPass | None
-    recovery: list[dict[str, Any]]
 
 
 class PassEvaluator:
@@ -244,7 +199,9 @@ class PassEvaluator:
 
         ``basis`` is where the form "groups" is summed, see `Point`.
         """
-        running, point = self._begin(theta, form), self.point(theta, basis)
+        if not is_of(self.running, theta, form):
+            self.running = begun(theta, form, len(self._partitions))
+        running, point = self.running, self.point(theta, basis)
         if running.complete:
             self.not_finite = running.not_finite
             return root(running.forest, form)
@@ -268,7 +225,7 @@ class PassEvaluator:
             endings.take(report)
 
         plan = None if collect is None else collect.plan
-        self.runner.run(self.job_for(form), point, self._done(running), take, plan)
+        self.runner.run(self.job_for(form), point, running.done(self.lost), take, plan)
         self.account.passes += 1
         if first:
             self.account.first_bytes = self.account.bytes_read - before
@@ -284,20 +241,6 @@ class PassEvaluator:
         sums = root(running.forest, form)
         self._look_at_total(sums, running, point.survey, None if first else self.survey)
         return sums
-
-    def _begin(self, theta: np.ndarray, form: str) -> RunningPass:
-        """The pass that was restored, where it is this one; a new one else."""
-        before = self.running
-        same = before is not None and before.form == form and np.array_equal(before.theta, theta)
-        if before is None or not same:
-            self.running = RunningPass(np.array(theta), form, {}, Table(len(self._partitions)))
-        assert self.running is not None
-        return self.running
-
-    def _done(self, running: RunningPass) -> Forest:
-        """Nodes whose leaves need no task."""
-        done: dict[Node, Any] = dict.fromkeys(running.forest)  # the sums need not travel to the tasks
-        return done | {(0, leaf): None for _, *run in self.lost for leaf in range(*run)}
 
     def _lose(self, report: Report | DrawReport) -> None:
         """Leave a failed piece out, if so many may be; raise otherwise."""
@@ -342,7 +285,7 @@ class PassEvaluator:
         if self._job.validate == "none":
             return
         if running.not_finite is None and not is_finite(sums):
-            self._not_finite(running, "in the sum over all partitions, each of which is finite")
+            self._not_finite(running, "in the sum over all partitions")
         self.not_finite = running.not_finite
         problem = bad_total(sums, None if running.form == "groups" else survey, surveyed)
         if self.not_finite is None and problem is not None:

@@ -13,8 +13,9 @@ from dfit.core.warm import Guards, Warm, begin
 from dfit.errors import DataError
 from dfit.reduce.books import Table
 from dfit.reduce.checks import remedy, require_points
-from dfit.reduce.evaluators import Memory, PassEvaluator, RunningPass
+from dfit.reduce.evaluators import PassEvaluator
 from dfit.reduce.kernels import as_sums, kernel_for
+from dfit.reduce.knowledge import Memory, RunningPass
 from dfit.reduce.sampled import EVERYTHING, SampleSolver, leaf_at, sums_of
 from dfit.reduce.task import group_sums
 
