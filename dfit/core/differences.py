@@ -35,9 +35,11 @@ def differences(
         if value - h < lower[j] or value + h > upper[j]:
             inward = h if value + 2 * h <= upper[j] else -h
             near, far = predict(_moved(theta, j, inward)), predict(_moved(theta, j, 2 * inward))
-            rows.append((4 * near - 3 * f - far) / (2 * inward))
+            ends, distance = (4 * near, 3 * f + far), 2 * inward
         else:
-            rows.append((predict(_moved(theta, j, h)) - predict(_moved(theta, j, -h))) / (2 * h))
+            ends, distance = (predict(_moved(theta, j, h)), predict(_moved(theta, j, -h))), 2 * h
+        with np.errstate(invalid="ignore", over="ignore"):  # what is not finite is judged with the sums
+            rows.append((ends[0] - ends[1]) / distance)
     return f, np.stack(rows)
 
 
