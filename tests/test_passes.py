@@ -20,7 +20,7 @@ from dfit.parameters import Parameters
 from dfit.prepare import Prepared, prepare
 from dfit.reduce.books import Table
 from dfit.reduce.knowledge import RunningPass
-from dfit.reduce.tree import Forest, insert
+from dfit.reduce.tree import Done, Forest, insert
 from dfit.settings import Settings
 
 N, CHUNK = 40 * 262_144, 262_144
@@ -55,7 +55,7 @@ def finished_part(ready: Prepared, form: str, parts: slice) -> RunningPass:
             for node, sums in report.forest.items():
                 insert(forest, node, sums, form)
 
-    runner.run(job, point, {}, take)
+    runner.run(job, point, Done(), take)
     return RunningPass(THETA, form, forest, table)
 
 

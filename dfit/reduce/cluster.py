@@ -24,7 +24,7 @@ from dfit.reduce.pieces import Piece, Pieces, refuse_draw, words_for
 from dfit.reduce.pulse import REMEDY, Pulse
 from dfit.reduce.runners import OnDrawn, OnReport
 from dfit.reduce.task import Report, failed
-from dfit.reduce.tree import Forest
+from dfit.reduce.tree import Done
 from dfit.reduce.wire import accumulate_pickled, combine_pickled, draw_pickled, pickled, read_pickled
 
 if TYPE_CHECKING:
@@ -114,17 +114,16 @@ class ClusterRunner:
         return {of[future]: future.result() if size is None else size for future, size in found}
 
     def run(
-        self, job: Job, point: Point, done: Forest, on_report: OnReport, plan: SamplePlan | None = None
+        self, job: Job, point: Point, done: Done, on_report: OnReport, plan: SamplePlan | None = None
     ) -> None:
         def start(pieces: list[Sent]) -> list[Future]:
             return self._client.map(
                 accumulate_pickled,
                 *self._operands(job, pieces),
-                [pickle.dumps(piece.shares(plan)) for piece in pieces],
+                [pickle.dumps((piece.shares(plan), done.within(piece.leaves))) for piece in pieces],
                 job=job,
                 point=point,
                 constants=self._constants,
-                done=done,
                 pure=False,
                 key="dfit-partition",
             )

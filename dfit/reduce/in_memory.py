@@ -9,6 +9,7 @@ import numpy as np
 
 from dfit.core.state import State, Status, Tolerances
 from dfit.core.sums import Sums, combine
+from dfit.core.validation import is_finite
 from dfit.core.warm import Guards, Warm, begin
 from dfit.errors import DataError
 from dfit.reduce.books import Table
@@ -29,6 +30,7 @@ class SampleEvaluator:
     account : shared with the passes of the fit.
     survey, last : Sums where the solve stands.
     form : the sample is reduced to triangles.
+    not_finite : where the last evaluation is not finite, in words; None where it is.
     """
 
     form = "triangle"
@@ -37,6 +39,7 @@ class SampleEvaluator:
         self.solver = solver.in_order()  # neighbouring residuals are compared, too
         self.account = passes.account
         self.survey: Sums | None = None
+        self.not_finite: str | None = None
         self._passes = passes
         self._spread: RunningPass | None = None
 
@@ -57,6 +60,8 @@ class SampleEvaluator:
             warm = self.solver.solve(warm, EVERYTHING, guards, tolerances, int(warm.state.evaluations) + 1)
             self.account.passes += 1
             self.account.points += self.solver.sample.y.size
+            finite = is_finite(sums_of(warm.fields))
+            self.not_finite = None if finite else self.solver.not_finite(np.asarray(tried))
             if np.array_equal(warm.state.theta, tried):
                 self.adopt(warm)
             yield warm.state

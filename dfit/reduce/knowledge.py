@@ -10,7 +10,7 @@ import numpy as np
 
 from dfit.core.sums import Sums
 from dfit.reduce.books import Account, Table
-from dfit.reduce.tree import Forest, Node
+from dfit.reduce.tree import Done, Forest, leaves
 
 
 class PartitionsLost(Exception):
@@ -33,7 +33,7 @@ class RunningPass:
     not_finite: str | None = None
     complete: bool = False
 
-    def done(self, lost: Iterable[LostLeaves]) -> Done:
+    def done(self, lost: Iterable[tuple[int, int, int]]) -> Done:
         """Leaves that need no task: those that are summed, and those that are left out."""
         return Done([*leaves(self.forest), *(range(start, stop) for _, start, stop in lost)])
 

@@ -11,8 +11,8 @@ from dfit.data.drawing import Share
 from dfit.data.graph import Work, split
 from dfit.data.subset import SamplePlan
 from dfit.errors import WorkerError
-from dfit.reduce.task import Report
-from dfit.reduce.tree import Forest, covers
+from dfit.reduce.task import Report, leaves_of_work
+from dfit.reduce.tree import Done
 
 logger = logging.getLogger("dfit")
 
@@ -28,10 +28,9 @@ class Piece:
     def partition(self) -> int:
         return self.work.partition.index
 
-    def has_work(self, done: Forest) -> bool:
-        """Whether a leaf is not done."""
-        p = self.work.partition
-        return not done or not all(covers(done, k) for k in range(p.first_leaf, p.first_leaf + p.leaves))
+    @property
+    def leaves(self) -> range:
+        return leaves_of_work(self.work)
 
     def shares(self, plan: SamplePlan | None) -> tuple[Share, ...]:
         """What its chunks give to a sample, by their numbers in the piece."""
@@ -77,9 +76,9 @@ class Pieces(Generic[AnyPiece]):
         """Every piece, in the order of the data."""
         return [piece for pieces in self._of.values() for piece in pieces]
 
-    def to_sum(self, done: Forest) -> list[AnyPiece]:
-        """Pieces that a pass must sum."""
-        return [piece for piece in self.all() if piece.has_work(done)]
+    def to_sum(self, done: Done) -> list[AnyPiece]:
+        """Pieces that a pass must sum: those with a leaf that is not done."""
+        return [piece for piece in self.all() if not done.covers(piece.leaves)]
 
     def to_draw_from(self, plan: SamplePlan) -> list[AnyPiece]:
         """Pieces that give points to a sample."""

@@ -29,7 +29,7 @@ from dfit.reduce.kept import first_of_each, require_room, size_in_bytes
 from dfit.reduce.pieces import Piece, Pieces, refuse_draw, words_for
 from dfit.reduce.reading import Held
 from dfit.reduce.task import Report, accumulate
-from dfit.reduce.tree import Forest
+from dfit.reduce.tree import Done
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -55,7 +55,7 @@ class Runner(Protocol):
     splits: list[tuple[int, str]]
 
     def run(
-        self, job: Job, point: Point, done: Forest, on_report: OnReport, plan: SamplePlan | None = None
+        self, job: Job, point: Point, done: Done, on_report: OnReport, plan: SamplePlan | None = None
     ) -> None: ...
 
     def draw(self, job: Job, plan: SamplePlan, on_drawn: OnDrawn) -> None: ...
@@ -110,11 +110,11 @@ class LocalRunner:
         return {**known, **(dict(zip(rest, self._get(graph, rest), strict=True)) if rest else {})}
 
     def run(
-        self, job: Job, point: Point, done: Forest, on_report: OnReport, plan: SamplePlan | None = None
+        self, job: Job, point: Point, done: Done, on_report: OnReport, plan: SamplePlan | None = None
     ) -> None:
         def task(piece: Local) -> Task:
-            given = self._constants, self._kept_of(piece.work), done, piece.store, piece.shares(plan)
-            return partial(accumulate, job, piece.work, point, *given)
+            given = self._constants, self._kept_of(piece.work), done.within(piece.leaves)
+            return partial(accumulate, job, piece.work, point, *given, piece.store, piece.shares(plan))
 
         self._map(task, self._pieces.to_sum(done), on_report)
 

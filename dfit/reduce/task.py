@@ -27,7 +27,7 @@ from dfit.reduce.job import Job, Point
 from dfit.reduce.kernels import as_sums, kernel_for
 from dfit.reduce.not_finite import first_point
 from dfit.reduce.reading import Held, Reading, process_name
-from dfit.reduce.tree import Forest, covers, insert, merge
+from dfit.reduce.tree import Done, Forest, insert, merge
 
 
 class Trouble(NamedTuple):
@@ -115,12 +115,12 @@ def accumulate(job: Job, work: Work, *operands: Any) -> Report:
 
 def failed(work: Work, kind: str, error: str, text: str) -> Report:
     """Report of a piece that gave nothing, see `Failure`."""
-    return _of_nothing(work, Failure(kind, error, text, _leaves(work)))
+    return _of_nothing(work, Failure(kind, error, text, leaves_of_work(work)))
 
 
 def unread(work: Work, error: ReadFailed) -> Failure:
     """Why a piece could not be read."""
-    return Failure("read", error.error, str(error), _leaves(work))
+    return Failure("read", error.error, str(error), leaves_of_work(work))
 
 
 def _of_nothing(work: Work, why: Failure) -> Report:
@@ -128,7 +128,8 @@ def _of_nothing(work: Work, why: Failure) -> Report:
     return Report(index, {}, 0, 0, 0.0, 0, 0, 0, 0, 0.0, 0.0, 0, process_name(), 0, (), (), why)
 
 
-def _leaves(work: Work) -> range:
+def leaves_of_work(work: Work) -> range:
+    """Leaves that a work sums."""
     return range(work.partition.first_leaf, work.partition.first_leaf + work.partition.leaves)
 
 
@@ -138,7 +139,7 @@ def summed(
     point: Point,
     constants: Mapping[str, np.ndarray],
     kept: Sequence[Any] = (),
-    done: Forest | None = None,
+    done: Done | None = None,
     store: MutableMapping[int, Held] | None = None,
     shares: Sequence[Share] = (),
 ) -> Report:
@@ -147,7 +148,7 @@ def summed(
     Parameters
     ----------
     kept : values of the kept keys that the work needs, in its order.
-    done : finished nodes of an earlier try; their leaves are skipped.
+    done : leaves that are skipped, because an earlier process has summed them.
     store : where this process keeps partitions in memory, if it does.
     shares : what chunks of the partition give to a sample meanwhile; those of skipped leaves give none.
     """
@@ -166,7 +167,7 @@ def summed(
     copies: dict[int, np.ndarray] = {}
     for number, segments in enumerate(leaves_of(partition.chunks, job.leaf_size)):
         node = (0, partition.first_leaf + number)
-        if done and covers(done, node[1]):
+        if done is not None and done.covers(range(node[1], node[1] + 1)):
             continue
         held = reading.hold([s.chunk for s in segments])
         slabs, n = gather(segments, partition.chunks, held, job.axes, job.leaf_size, copies)

@@ -8,7 +8,8 @@ together, and in whatever order they came.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Iterator
 
 from dfit.core.sums import Sums, combine
 
@@ -44,11 +45,40 @@ def root(forest: Forest, form: str) -> Sums:
     return total
 
 
-def leaves(forest: Forest) -> list[range]:
-    """Runs of leaves that a forest covers, ascending."""
-    return sorted((range(i << level, (i + 1) << level) for level, i in forest), key=lambda r: r.start)
+class Done:
+    """Leaves that need no task, as disjoint runs, ascending.
+
+    Parameters
+    ----------
+    runs : in any order; they may touch and overlap.
+    """
+
+    def __init__(self, runs: Iterable[range] = ()) -> None:
+        self._starts: list[int] = []
+        self._stops: list[int] = []
+        for run in sorted(runs, key=lambda run: run.start):
+            if self._stops and run.start <= self._stops[-1]:
+                self._stops[-1] = max(self._stops[-1], run.stop)
+            else:
+                self._starts.append(run.start)
+                self._stops.append(run.stop)
+
+    @property
+    def runs(self) -> list[range]:
+        return [range(*ends) for ends in zip(self._starts, self._stops, strict=True)]
+
+    def covers(self, run: range) -> bool:
+        """Whether every leaf of a run is among them."""
+        at = bisect_right(self._starts, run.start) - 1
+        return at >= 0 and run.stop <= self._stops[at]
+
+    def within(self, run: range) -> Done:
+        """Those of a run."""
+        first, last = bisect_right(self._stops, run.start), bisect_left(self._starts, run.stop)
+        ends = zip(self._starts[first:last], self._stops[first:last], strict=True)
+        return Done(range(max(start, run.start), min(stop, run.stop)) for start, stop in ends)
 
 
-def covers(forest: Forest, leaf: int) -> bool:
-    """Whether a leaf is in the forest."""
-    return any((level, leaf >> level) in forest for level in {level for level, _ in forest})
+def leaves(forest: Iterable[Node]) -> Iterator[range]:
+    """Runs of leaves that the nodes of a forest stand for."""
+    return (range(i << level, (i + 1) << level) for level, i in forest)

@@ -16,7 +16,6 @@ from dfit.reduce.draw import draw_partition
 from dfit.reduce.job import Job, Point
 from dfit.reduce.reading import Held, bytes_read, read
 from dfit.reduce.task import accumulate, combine_reports
-from dfit.reduce.tree import Forest
 
 
 def pickled(work: Work) -> bytes:
@@ -41,12 +40,11 @@ def accumulate_pickled(
     kept: Sequence[Any],
     held: Held | None,
     read_now: bool,
-    shares: bytes,
+    rest: bytes,
     *,
     job: Job,
     point: Point,
     constants: Mapping[str, np.ndarray],
-    done: Forest,
 ) -> bytes:
     """`accumulate` for a pickled work, whose arrays may be there already; the report as one run of bytes.
 
@@ -54,7 +52,8 @@ def accumulate_pickled(
     """
     work = cloudpickle.loads(blob)
     store = None if held is None else {work.partition.index: held}
-    report = accumulate(job, work, point, constants, kept, done, store, pickle.loads(shares))
+    shares, done = pickle.loads(rest)
+    report = accumulate(job, work, point, constants, kept, done, store, shares)
     return pickle.dumps([_with_read(report, work, held if read_now else None)])
 
 

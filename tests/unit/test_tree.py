@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from dfit.core.sums import Sums
-from dfit.reduce.tree import Forest, covers, insert, leaves, merge, root
+from dfit.reduce.tree import Done, Forest, insert, leaves, merge, root
 
 
 def leaf_sums(form: str, count: int) -> list[Sums]:
@@ -75,5 +75,16 @@ def test_forest_knows_its_leaves() -> None:
     forest: Forest = {}
     for i in (0, 1, 2, 3, 6):
         insert(forest, (0, i), leaf[i], "normal")
-    assert leaves(forest) == [range(4), range(6, 7)]
-    assert [i for i in range(8) if covers(forest, i)] == [0, 1, 2, 3, 6]
+    assert Done(leaves(forest)).runs == [range(4), range(6, 7)]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_leaves_that_are_done_answer_like_a_set(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    runs = [range(a, a + n) for a, n in rng.integers(0, [40, 6], (rng.integers(0, 8), 2)).tolist()]
+    done, plain = Done(runs), {leaf for run in runs for leaf in run}
+    assert [leaf for run in done.runs for leaf in run] == sorted(plain)
+    for start, stop in rng.integers(0, 50, (50, 2)).tolist():
+        run = range(start, max(start + 1, stop))
+        assert done.covers(run) == (set(run) <= plain)
+        assert {leaf for part in done.within(run).runs for leaf in part} == set(run) & plain
