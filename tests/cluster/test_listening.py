@@ -85,18 +85,38 @@ def start(command: list[str], env: dict[str, str], cwd: Path) -> subprocess.Pope
     )
 
 
+def of_whole_cluster(process: subprocess.Popen[str]) -> set[Socket]:
+    """Sockets of a scheduler and its dashboard; of two workers, their pages and their nannies."""
+    deadline = time.monotonic() + 60
+    while len(sockets := listening(process.pid)) < 8:
+        assert time.monotonic() < deadline, sockets
+    return sockets
+
+
 def test_local_cluster_of_the_page_listens_on_loopback_only(
     source_environment: dict[str, str], tmp_path: Path
 ) -> None:
     with start([*SAME_FIT, "--cluster", "local"], source_environment, tmp_path) as process:
         dashboard = re.match(r"Dashboard: http://127\.0\.0\.1:(\d+)/status", process.stdout.readline())
-        sockets: set[Socket] = set()
-        deadline = time.monotonic() + 60
-        while len(sockets) < 8:  # scheduler, dashboard; of two workers: it, its pages, its nanny
-            assert time.monotonic() < deadline
-            sockets = listening(process.pid)
+        sockets = of_whole_cluster(process)
         os.killpg(process.pid, signal.SIGKILL)
     assert ("127.0.0.1", int(dashboard[1])) in sockets
+    assert open_to_others(sockets) == set()
+
+
+def test_cluster_of_the_security_page_listens_on_loopback_only(
+    source_environment: dict[str, str], tmp_path: Path
+) -> None:
+    page = (ROOT / "SECURITY.md").read_text()
+    (block,) = re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    assert "...  # dfit.fit(...)" in block
+    script = tmp_path / "page.py"
+    script.write_text(block.replace("...  # dfit.fit(...)", "input()"))
+    with start([sys.executable, str(script)], source_environment, tmp_path) as process:
+        assert process.stdout.readline().startswith("tls://127.0.0.1:")
+        sockets = of_whole_cluster(process)
+        process.stdin.write("go on\n")
+    assert process.returncode == 0
     assert open_to_others(sockets) == set()
 
 

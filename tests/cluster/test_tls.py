@@ -5,6 +5,9 @@ from __future__ import annotations
 import datetime
 import ipaddress
 import os
+import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,6 +23,7 @@ from distributed import Client, LocalCluster, Security
 
 import dfit
 
+PAGE = Path(__file__).resolve().parents[2] / "SECURITY.md"
 Signed = tuple[x509.Certificate, ec.EllipticCurvePrivateKey]
 
 
@@ -118,3 +122,29 @@ def test_client_of_another_authority_is_refused(cluster: LocalCluster, tmp_path:
         Client(cluster.scheduler_address, security=security(tmp_path), timeout=2),
     ):
         pass
+
+
+UNDER_CONFIGURATION = """
+from distributed import Client, LocalCluster
+if __name__ == "__main__":
+    with LocalCluster(n_workers=1, dashboard_address=None) as cluster, Client(cluster) as client:
+        print(*client.scheduler_info()["workers"], cluster.scheduler_address)
+"""
+
+
+def test_configuration_of_the_page_makes_all_talk_tls(
+    tmp_path: Path, source_environment: dict[str, str]
+) -> None:
+    security(tmp_path)
+    (block,) = re.findall(r"^```yaml\n(.*?)^```", PAGE.read_text(), re.MULTILINE | re.DOTALL)
+    (tmp_path / "security.yaml").write_text(block.replace("/home/me/tls", str(tmp_path)))
+    (tmp_path / "plain.py").write_text(UNDER_CONFIGURATION)
+    out = subprocess.run(
+        [sys.executable, str(tmp_path / "plain.py")],
+        env=source_environment | {"DASK_CONFIG": str(tmp_path)},
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    ).stdout
+    assert [address.split(":")[0] for address in out.split()] == ["tls", "tls"]
