@@ -26,6 +26,8 @@ class Chronicle:
     history : the passes of the solver, those before a resume among them; empty for a result read from a file.
     faults : what went wrong on the way, and what is left out.
     shares : what each partition gave; None for a result read from a file.
+    recovery_actions : what was done about faults, in order: "partition" or "iteration" (full passes before
+        it), "strategy", "detail"; empty for a result read from a file.
     """
 
     warmup: WarmupReport | None = None
@@ -33,6 +35,7 @@ class Chronicle:
     history: tuple[PassDone, ...] = ()
     faults: Faults = field(default_factory=Faults)
     shares: Shares | None = None
+    recovery_actions: tuple[dict[str, Any], ...] = ()
 
     @property
     def telemetry(self) -> dict[str, int]:

@@ -23,6 +23,7 @@ from dfit.passes import Passes
 from dfit.precision import one_blas_thread
 from dfit.prepare import Prepared, prepare
 from dfit.progress import Printer
+from dfit.recovery import Strategy
 from dfit.reduce.evaluators import PartitionsLost
 from dfit.result import FitResult
 from dfit.resuming import begun, remembered
@@ -74,6 +75,8 @@ def fit(
     warmup: Warmup | bool | str | None = None,
     checkpoint: Checkpoint | str | PathLike[str] | bool | None = None,
     resume: bool = True,
+    validate: str = "sums",
+    recovery: Sequence[Strategy] = (),
     weights: None = None,
 ) -> FitResult:
     """One nonlinear least-squares fit across every chunk of an array.
@@ -147,6 +150,12 @@ def fit(
         the same bits; False is none, None what ``dask.config`` says under ``dfit.checkpoint`` (none).
     resume : bool
         Whether to go on from what is there; False begins again.
+    validate : {"sums", "full", "none"}
+        Whether sums and steps must be finite and passes must read the same data; "full" looks at more of
+        the data in every pass, and names the first point that is not finite.
+    recovery : sequence of callable, optional
+        ``(theta, bounds, event, rng) -> theta``, each asked once, in this order, for another start where the
+        fit stalls or the model is not finite at its start: see `dfit.recovery`.
 
     Returns
     -------
@@ -212,6 +221,8 @@ def fit(
         warmup=None if warmup is None else as_warmup(warmup) or False,
         checkpoint=as_checkpoint(checkpoint),
         resume=resume,
+        validate=validate,
+        recovery=recovery,
         call=remembered(given, parameters),
     )
     return run(described, parameters, domain, settings)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from dfit.core.covariance import NO_MINIMUM, Covariance, covariance, orthonormal
+from dfit.core.covariance import NO_MINIMUM, NO_SUMS, Covariance, covariance, orthonormal
 from dfit.core.jackknife import jackknife
 from dfit.core.state import State, Status
 from dfit.core.sums import MISSING, Sums
@@ -51,6 +51,7 @@ def finish(
     try:
         no_pass = stopped in (BY_INTERRUPT, BY_OBSERVER)
         found, groups = _covariance(p, evaluator, settings, state, no_pass)
+        found = _placed(found, evaluator)
     except (KeyboardInterrupt, StoppedByObserver):
         found, groups = _covariance(p, evaluator, settings, state, no_pass=True)
     dropped = drops(survey)
@@ -71,7 +72,7 @@ def finish(
         found,
         float(state.equations.cost),
         tallies_of(survey, last),
-        _run(prepared, passes, evaluator.account.elapsed_s + sum(clock.seconds.values())),
+        _run(prepared, passes, faults, evaluator.account.elapsed_s + sum(clock.seconds.values())),
         status,
         why,
         success,
@@ -87,7 +88,17 @@ def finish(
         history=tuple(history),
         faults=faults,
         shares=Shares.of(prepared.domain, prepared.evaluator.table, prepared.partitions),
+        recovery_actions=tuple(prepared.evaluator.recovery),
     )
+
+
+def _placed(found: Covariance, evaluator: Evaluator) -> Covariance:
+    """The covariance; where its sums are not finite it says where, and the user is warned."""
+    if NO_SUMS not in found.note:
+        return found
+    note = f"{NO_SUMS} {evaluator.not_finite or 'in memory'}. Type: data and sigma in larger or smaller units"
+    warn(note)
+    return found._replace(note=found.note.replace(NO_SUMS, note))
 
 
 def _faults(prepared: Prepared) -> Faults:
@@ -114,13 +125,13 @@ def _phases(
     return tuple(Phase(name, clock.seconds.get(name, 0.0), *fact) for name, fact in facts.items())
 
 
-def _run(prepared: Prepared, passes: Passes, elapsed_s: float) -> Run:
+def _run(prepared: Prepared, passes: Passes, faults: Faults, elapsed_s: float) -> Run:
     account = prepared.evaluator.account
     report = passes.course.report
     return Run(
         npasses=account.passes,
         nfev=account.passes + (0 if report is None else report.evaluations),
-        points_per_pass=prepared.domain.data.size,
+        points_per_pass=prepared.domain.data.size - sum(one.points for one in faults.left_out),
         bytes_per_pass=account.first_bytes,
         bytes_read=account.bytes_read,
         elapsed_s=elapsed_s,
@@ -202,6 +213,8 @@ def _by_groups(p: Parameters, evaluator: Evaluator, state: State) -> tuple[Covar
     table = table[table.any(axis=1)]
     if len(table) < 2:
         raise DataError("the points that are left belong to one group; type cov=None, or where= for more")
+    if not np.isfinite(table).all():
+        return covariance(*at, absolute_sigma=False, half=np.full_like(basis, np.nan)), len(table)
     found = jackknife(table, basis)
     matrix = covariance(*at, absolute_sigma=False, half=found.half)
     if not found.minimum:

@@ -17,12 +17,14 @@ from dfit.core.hand_over import Decision, hand_over
 from dfit.core.state import State, Status
 from dfit.core.sums import faults
 from dfit.core.trust_region import start
+from dfit.core.validation import bad_step
 from dfit.data.groups import numbered
 from dfit.data.plan import Source
 from dfit.data.subset import SamplePlan, plan_sample
-from dfit.errors import InputError
+from dfit.errors import FitFailed, InputError
 from dfit.prepare import Prepared
 from dfit.progress import Printer
+from dfit.recovery import NOT_FINITE, STALLED, Recovery, better
 from dfit.reduce.checks import NotFiniteAtStart
 from dfit.reduce.draw import Gathering, Sample
 from dfit.reduce.evaluators import PassEvaluator
@@ -59,7 +61,8 @@ class Course(NamedTuple):
     stage : what comes next.
     state : from which it goes on.
     retract : whether the sample has a say in the steps.
-    at_p0 : the state after a pass that collected the sample.
+    at_p0 : the state after a pass that collected the sample; while a strategy of the user's tries another
+        start, the best one before it.
     sample : equations of the sample at its answer, until the data have judged it.
     report : what the warm-up did.
     """
@@ -113,20 +116,59 @@ class Passes:
         self._tolerances = settings.tolerances
         self.course = course or Course(Stage.BEGIN, start(self._p0))
         self._shelf = shelf
+        seed = 0 if warmup is None else warmup.seed
+        self._recovery = Recovery(settings.recovery, p, self._passes, seed)
         self._solver: SampleSolver | None = None
 
     def states(self) -> Iterator[State]:
         """States until the solver ends; with ``max_passes=0`` the one that the sample gave."""
         while True:
             try:
-                yield from self._rest()
+                for state in self._rest():
+                    yield self._seen(state)
                 return
             except PartitionsLost:
                 self.again()
+            except NotFiniteAtStart as error:
+                if not self._restarted(NOT_FINITE, start(self._p0), error.place):
+                    raise
 
     def again(self) -> None:
         """Begin again at the best point: what was summed with partitions that are lost is no longer comparable."""
-        self.course = self.course._replace(stage=Stage.SOLVE, state=start(self.course.state.theta))
+        self.course = self.course._replace(stage=Stage.SOLVE, state=start(self.best.theta), at_p0=None)
+
+    @property
+    def best(self) -> State:
+        """The best state so far."""
+        before = self.course.at_p0 if self.course.stage == Stage.SOLVE else None
+        return better(self.course.state, before)
+
+    def _seen(self, state: State) -> State:
+        """The best state so far, after one that `_rest` gave; running on, if a strategy knows another start."""
+        status = Status(int(state.status))
+        if status in (Status.STALLED, Status.NOT_FINITE) and self._settings.max_passes > 0:
+            place = self._passes.not_finite if status == Status.NOT_FINITE else None
+            if self._restarted(STALLED if status == Status.STALLED else NOT_FINITE, state, place):
+                return better(state, self.course.at_p0)._replace(status=RUNNING)
+            if place is not None and self.course.at_p0 is None:
+                raise NotFiniteAtStart(self._prepared.parameters.in_words(state.theta), place)
+        if self.course.stage != Stage.SOLVE or self.course.at_p0 is None:
+            return state
+        if status == Status.RUNNING:
+            return self.best._replace(status=RUNNING)
+        self.course = self.course._replace(state=self.best, at_p0=None)
+        return self.course.state
+
+    def _restarted(self, kind: str, state: State, place: str | None) -> bool:
+        """Whether a strategy of the user's has named another start, from which the passes go on."""
+        theta, cost = np.asarray(state.theta), float(state.equations.cost)
+        found = self._recovery.start(kind, theta, cost if kind == STALLED else np.inf, place)
+        if found is None:
+            return False
+        best = better(state, self.course.at_p0) if kind == STALLED else self.course.at_p0
+        self.evaluator = self._passes
+        self.course = Course(Stage.SOLVE, start(found), at_p0=best, report=self.course.report)
+        return True
 
     def _rest(self) -> Iterator[State]:
         if self.course.stage == Stage.BEGIN:
@@ -164,7 +206,9 @@ class Passes:
             self.course = self.course._replace(state=warmed.warm.state)
             yield self.course.state
         elif warmed.report.complete:
-            for state in self._in_memory().states(theta, self._guards, self._tolerances):
+            in_memory = self._in_memory()
+            for state in in_memory.states(theta, self._guards, self._tolerances):
+                self._recovery.reduced(self.course.state, state, in_memory.not_finite)
                 self.course = self.course._replace(state=state)
                 yield state
         elif np.array_equal(theta, self._p0):
@@ -177,15 +221,29 @@ class Passes:
     def _next(self, state: State, retract: Any = None, evaluate: Any = None) -> State:
         """The state after one more pass; where it ends on equations that have lost digits triangles are next."""
         passes = evaluate or self._passes
-        state = next(iterate(passes, state, *self._box, self._tolerances, retract))
+        before, state = state, next(iterate(passes, state, *self._box, self._tolerances, retract))
+        self._recovery.reduced(before, state, self._passes.not_finite)
+        self._check_step(state)
         if state.status == Status.RUNNING or not self._passes.is_rough(state.theta):
             return state
         again = start(state.theta)
         return again._replace(equations=state.equations, offset=state.offset, second=state.second)
 
+    def _check_step(self, state: State) -> None:
+        """Refuse to spend a pass on a step that is none."""
+        if self._settings.validate == "none" or state.status != Status.RUNNING:
+            return
+        p = self._prepared.parameters
+        problem = bad_step(state, *self._box, [p.names[k] for k in p.varying])
+        if problem is not None:
+            raise FitFailed(
+                f"there is no next step from {p.in_words(state.theta)}: {problem}. Type: data, sigma and "
+                "parameters in units in which they are of ordinary size"
+            )
+
     def _solve(self) -> Iterator[State]:
-        retract = self._retraction() if self.course.retract else None
         while self.course.state.status == Status.RUNNING:
+            retract = self._retraction() if self.course.retract else None
             self.course = self.course._replace(state=self._next(self.course.state, retract))
             yield self.course.state
 
@@ -275,7 +333,7 @@ class Passes:
             if self._settings.max_passes == 0:
                 refuse_faults(wrong, sample.y.size)
             if not at_start.state.equations.finite:
-                place = solver.not_finite(self._p0, list(prepared.domain.coords))
+                place = solver.not_finite(self._p0)
                 raise NotFiniteAtStart(prepared.parameters.in_words(self._p0), place)
         warmed = warm_up(solver, prepared.parameters, warmup, at_start, self._settings.tol, self._clock)
         self.course = self.course._replace(report=warmed.report)

@@ -43,7 +43,7 @@ class FitResult(Chronicle):
     groups : number of groups of a clustered covariance.
     relative_offset : size of a full further step in standard errors.
     record : numbers and labels that a file keeps; computed where it is not given.
-    warmup, phases, history, faults, shares : see `Chronicle`.
+    warmup, phases, history, faults, shares, recovery_actions : see `Chronicle`.
     """
 
     model: Model | None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -38,7 +38,7 @@ class Settings:
     verbose: int = 0
     warmup: Warmup | bool | None = None
     validate: str = "sums"
-    recovery: tuple[Callable[..., Any], ...] = ()
+    recovery: Sequence[Callable[..., Any]] = ()
     checkpoint: Checkpoint | None = None
     resume: bool = True
     call: Mapping[str, Any] = field(
@@ -63,12 +63,11 @@ class Settings:
             raise InputError(
                 f"validate is {self.validate!r}; expected one of {', '.join(map(repr, VALIDATE))}"
             )
-        for strategy in self.recovery:
-            if not callable(strategy):
-                raise InputError(
-                    f"recovery holds {strategy!r}; expected functions (theta, bounds, event, rng) -> theta. "
-                    "Type: recovery=[your_function]"
-                )
+        if not isinstance(self.recovery, Sequence) or not all(map(callable, self.recovery)):
+            raise InputError(
+                f"recovery is {self.recovery!r}; expected functions (theta, bounds, event, rng) -> theta. "
+                "Type: recovery=[your_function]"
+            )
         if not self.f_scale > 0 or not np.isfinite(self.f_scale):
             raise InputError(f"f_scale is {self.f_scale}; expected a positive number, in units of sigma")
         for name in ("tol", "ftol", "xtol", "gtol", "time_limit"):

@@ -36,6 +36,7 @@ LAYERS = (
         "prepare",
         "progress",
         "record",
+        "recovery",
         "report",
         "result",
         "resuming",

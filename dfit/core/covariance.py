@@ -21,6 +21,7 @@ from dfit.core.subproblem import NULL
 
 # A parameter is lost with a larger share than this in the span that is not seen; noise reaches NULL / S.
 SHARE = 1e-7
+NO_SUMS = "no standard errors: the sums that they come from are not finite"
 NO_MINIMUM = "the second derivative of the robust cost is not positive here: this is no minimum"
 
 
@@ -88,11 +89,16 @@ def covariance(
         The covariance B of the gradient: gives the sandwich A^-1 B A^-1 (Huber 1967).
     half : (p, any), optional
         The covariance is half half^T, whatever the noise, where the data see a parameter.
+
+    Where `bread`, `meat` or `half` is not finite the matrix is NaN.
     """
     if not (equations.finite and np.isfinite(equations.root).all()):
         return _unknown(np.asarray(theta).size)
     at_lower, at_upper, scale, seen, unseen, s = _frame(equations, theta, lower, upper)
     free = ~(at_lower | at_upper)
+    overflow = any(given is not None and not np.isfinite(given).all() for given in (bread, meat, half))
+    if overflow:
+        bread, meat, half = None, None, np.full((free.size, 1), np.nan)
     nfree = round(float(equations.count)) - seen.shape[1]
     redchi = 2 * float(equations.cost) / nfree if nfree > 0 else np.nan
     whole = meat is not None or half is not None
@@ -105,7 +111,7 @@ def covariance(
     lost = np.linalg.norm(unseen, axis=1) > max(SHARE, NULL / min(s, default=1.0))
     matrix = _embed(half @ half.T * factor / np.outer(scale, scale), free, lost)
     condition = np.inf if unseen.shape[1] else max(s, default=1.0) / min(s, default=1.0)
-    note = _note(free, lost, negative, np.isnan(factor))
+    note = _note(free, lost, negative, np.isnan(factor), overflow)
     undetermined = np.isinf(np.diagonal(matrix))
     stderr = np.sqrt(np.diagonal(matrix))
     return Covariance(
@@ -184,11 +190,12 @@ def _embed(block: np.ndarray, free: np.ndarray, lost: np.ndarray) -> np.ndarray:
     return matrix
 
 
-def _note(free: np.ndarray, lost: np.ndarray, negative: bool, no_noise: bool) -> str:
+def _note(free: np.ndarray, lost: np.ndarray, negative: bool, no_noise: bool, overflow: bool) -> str:
     reasons = (
         (not free.all(), "no standard deviation at an active bound, and the others hold for that bound"),
         (bool(lost.any()), "an infinite standard deviation where the data do not determine a parameter"),
         (negative, NO_MINIMUM),
+        (overflow, NO_SUMS),
         (no_noise, "no degrees of freedom are left from which to estimate the noise"),
     )
     return "; ".join(words for holds, words in reasons if holds)

@@ -122,9 +122,10 @@ class SampleSolver:
         self.evaluations += int(out.evaluations)
         return out
 
-    def not_finite(self, theta: np.ndarray, names: Sequence[str]) -> str:
-        """Where on the sample the model or its derivative is not finite; ``names`` are the coordinates'."""
+    def not_finite(self, theta: np.ndarray) -> str:
+        """Where on the sample the model or its derivative is not finite."""
         kernel = kernel_for(self.recipe, self.constants)
+        names = kernel.coordinates
         bad, total, first = 0, 0, ""
         for k in range(2):
             leaf = leaf_at(self.leaves, k)
