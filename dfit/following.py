@@ -23,7 +23,7 @@ logger = logging.getLogger("dfit")
 
 BY_CALLBACK = "stopped by the callback"
 NOTHING_YET = (
-    "on_partition stopped the fit before its first pass was complete, so there are no values to return. With "
+    "on_partition stopped the fit before a pass over the data was complete, so there is nothing to return. With "
     "checkpoint=path what is summed so far is kept, and the same call goes on from there"
 )
 
@@ -54,7 +54,11 @@ def follow(
     p, evaluator = prepared.parameters, prepared.evaluator
     state = passes.course.state
     before = evaluator.account.elapsed_s
-    if history and history[-1].npasses >= settings.max_passes and state.status == Status.RUNNING:
+    if (
+        _can_return(passes, history)
+        and history[-1].npasses >= settings.max_passes
+        and state.status == Status.RUNNING
+    ):
         return state, _enough(settings)
     try:
         for state in passes.states():
@@ -79,14 +83,21 @@ def follow(
         return state, BY_INTERRUPT
     except StoppedByObserver as stop:
         if not _can_return(passes, history):
-            raise FitFailed(NOTHING_YET) from stop
+            failed = FitFailed(NOTHING_YET)
+            _add_best(failed, history)
+            raise failed from stop
         return state, BY_OBSERVER
     except DfitError as error:
-        if history:
-            error.best_values = p.by_name(state.theta)
-            error.add_note(f"To go on from the best values so far type: p0={error.best_values}")
+        _add_best(error, history)
         raise
     return state, None
+
+
+def _add_best(error: DfitError, history: list[PassDone]) -> None:
+    """Give an error the values of the last complete pass."""
+    if history:
+        error.best_values = history[-1].params
+        error.add_note(f"To go on from the best values so far type: p0={error.best_values}")
 
 
 def _can_return(passes: Passes, history: list[PassDone]) -> bool:

@@ -17,7 +17,7 @@ from dfit.reduce.endings import LostLeaves
 TOLD = 5  # partitions that a warning names
 ORDERED = "biufmM"  # kinds of values that have a smallest and a largest one
 COLUMNS = {
-    "points": "points that the last pass has summed, those left out included",
+    "points": "points that the last pass has read, missing ones among them",
     "cost": "half the weighted sum of squares (or of rho) at the parameters of the last pass; NaN: not read",
     "seconds": "reading and computing, all passes",
     "bytes_read": "all passes",
