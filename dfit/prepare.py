@@ -104,15 +104,17 @@ def prepare(
     recipe = replace(recipe, layout=recipe.layout._replace(block=block))
     get, client, memory = _place(domain, sources, chunks, len(parameters.varying))
     per_point = bytes_per_point(sources, domain.data.ndim)
-    points = partition_points or points_of_partition(per_point, domain.data.size, memory.threads)
+    wanted = points_of_partition(per_point, domain.data.size, memory.threads)
+    points = partition_points or wanted
+    tasks = -(-domain.data.size // wanted)  # an earlier process may have had fewer threads
     partitions = partitions_of(chunks, points)
     logger.info("%s", memory.sentence(len(partitions), domain.data.size))
 
     def start_runner() -> Runner:
         shared = upstream(sources, grid, partitions)
         if client is not None:
-            return ClusterRunner(shared, model.constants, client, memory.keep, memory.room)
-        return LocalRunner(shared, model.constants, get, memory.keep, memory.room)
+            return ClusterRunner(shared, model.constants, client, memory.keep, memory.room, tasks)
+        return LocalRunner(shared, model.constants, get, memory.keep, memory.room, tasks)
 
     evaluator = PassEvaluator(
         start_runner,

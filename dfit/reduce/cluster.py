@@ -68,18 +68,24 @@ class ClusterRunner:
     """Tasks on a dask.distributed cluster; kept data stay in its workers' memory.
 
     Everything a task needs is in the task or comes from another task, never from scattered data alone,
-    so that a lost worker costs its running tasks and nothing else.
+    so that a lost worker costs its running tasks and nothing else.  ``tasks`` as in `Pieces`.
     """
 
     def __init__(
-        self, upstream: Upstream, constants: Mapping[str, np.ndarray], client: Client, keep: bool, room: int
+        self,
+        upstream: Upstream,
+        constants: Mapping[str, np.ndarray],
+        client: Client,
+        keep: bool,
+        room: int,
+        tasks: int = 0,
     ) -> None:
         from dfit.reduce.interrupts import shield_workers  # imports distributed
 
         shield_workers(client)
         self._client = client
         self._keep = keep
-        self._pieces = Pieces(upstream.works, self._sent)
+        self._pieces = Pieces(upstream.works, self._sent, tasks)
         self.splits = self._pieces.splits
         self.reads_again = not keep and any(work.graph for work in upstream.works)
         sample = self._submit(upstream.kept_graph, first_of_each(upstream))

@@ -61,16 +61,33 @@ class Pieces(Generic[AnyPiece]):
     Parameters
     ----------
     make : gives the runner's own kind of piece, from its work and the number of its first chunk.
+    tasks : about how many pieces to begin with, where there are chunks enough; one a partition at least.
 
     Attributes
     ----------
     splits : (partition, why and how in words), in the order in which they happened.
     """
 
-    def __init__(self, works: Sequence[Work], make: Callable[[Work, int], AnyPiece]) -> None:
+    def __init__(
+        self, works: Sequence[Work], make: Callable[[Work, int], AnyPiece], tasks: int = 0
+    ) -> None:
         self._make = make
-        self._of = {work.partition.index: [make(work, 0)] for work in works}
+        each = tasks // max(len(works), 1)
+        self._of = {work.partition.index: self._parts(make(work, 0), each) for work in works}
         self.splits: list[tuple[int, str]] = []
+
+    def _parts(self, piece: AnyPiece, count: int) -> list[AnyPiece]:
+        """Some ``count`` pieces that stand for this one."""
+        halves = self._split(piece) if count > 1 else []
+        return [part for half in halves for part in self._parts(half, -(-count // 2))] or [piece]
+
+    def _split(self, piece: AnyPiece) -> list[AnyPiece]:
+        """Two pieces that stand for this one; none where it cannot be parted."""
+        works = split(piece.work)
+        if len(works) == 1:
+            return []
+        second = piece.first_chunk + len(works[0].partition.chunks)
+        return [self._make(works[0], piece.first_chunk), self._make(works[1], second)]
 
     def all(self) -> list[AnyPiece]:
         """Every piece, in the order of the data."""
@@ -89,15 +106,13 @@ class Pieces(Generic[AnyPiece]):
 
         Their leaves are those of the piece, so the sums keep their bits.
         """
-        works = split(piece.work)
-        if len(works) == 1:
+        halves = self._split(piece)
+        if not halves:
             return []
-        halves = [self._make(works[0], piece.first_chunk)]
-        halves.append(self._make(works[1], piece.first_chunk + len(works[0].partition.chunks)))
         pieces = self._of[piece.partition]
         at = pieces.index(piece)
         pieces[at : at + 1] = halves
-        before, after = (work.partition.leaves for work in (piece.work, works[0]))
+        before, after = len(piece.leaves), len(halves[0].leaves)
         detail = f"{why}: {before} leaves in one task, from now on {after} and {before - after} in two"
         self.splits.append((piece.partition, detail))
         logger.warning("partition %d: %s", piece.partition, detail)

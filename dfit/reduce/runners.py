@@ -87,15 +87,21 @@ class Local(Piece):
 
 
 class LocalRunner:
-    """Tasks in this process, or wherever a local ``get`` sends them."""
+    """Tasks in this process, or wherever a local ``get`` sends them; ``tasks`` as in `Pieces`."""
 
     def __init__(
-        self, upstream: Upstream, constants: Mapping[str, np.ndarray], get: Get | None, keep: bool, room: int
+        self,
+        upstream: Upstream,
+        constants: Mapping[str, np.ndarray],
+        get: Get | None,
+        keep: bool,
+        room: int,
+        tasks: int = 0,
     ) -> None:
         self._constants = dict(constants)
         self._get = get or dask.threaded.get
         keeps = keep and self._get in (dask.threaded.get, dask.local.get_sync)
-        self._pieces = Pieces(upstream.works, lambda work, k: Local(work, k, {} if keeps else None))
+        self._pieces = Pieces(upstream.works, lambda work, k: Local(work, k, {} if keeps else None), tasks)
         self.splits = self._pieces.splits
         self.reads_again = not keeps and any(work.graph for work in upstream.works)
         self._kept = self._compute_kept(upstream, room)
