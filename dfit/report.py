@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 # Correlation of neighbours from which the plain standard errors are misleading, and how many of its own
 # standard errors 1 / sqrt(n) it must reach in a small sample.
 STRONG_LAG1, SIGNIFICANT = 0.3, 5.0
+# Of y's variation about its mean float64 keeps its size beside the mean over 2e-16: less than four digits here.
+FLAT = 1e-12
 EQUATIONS = {"JtJ": "JtJ (normal equations)", "QR": "QR (triangle, keeps all digits)"}
 
 
@@ -54,7 +56,14 @@ def notes(result: FitResult) -> tuple[str, ...]:
         )
     if np.isnan(np.asarray(covariance.stderr)[~bounded]).any() and covariance.note:
         found.append(covariance.note)
-    lag1, n = result.tallies.lag1, max(result.ndata, 1)
+    tallies = result.tallies
+    if 0 < tallies.tss < FLAT**2 * tallies.yy:
+        share, mean = math.sqrt(tallies.tss / tallies.yy), math.sqrt(tallies.yy / tallies.wsum)
+        found.append(
+            f"y varies by only {share:.1g} of its size {mean:.3g}, of which float64 keeps few digits or none, so values "
+            "and standard errors may be rounding: subtract a constant from y first, type y - y[0]"
+        )
+    lag1, n = tallies.lag1, max(result.ndata, 1)
     clustered = "group" in str(result.cov_kind)
     if abs(lag1) > max(STRONG_LAG1, SIGNIFICANT / math.sqrt(n)) and not clustered:
         found.append(

@@ -172,3 +172,17 @@ def test_data_whose_squares_underflow_are_refused_and_not_fitted_by_any_start(wa
     assert dfit.fit(decay, np.zeros(N), {"x": X}, p0=P0, warmup=warmup).best_values["a"] == pytest.approx(
         0, abs=1e-100
     )
+
+
+@pytest.mark.parametrize(("constant", "told"), [(2**60, True), (10**15, True), (10**10, False), (0, False)])
+def test_a_variation_that_float64_loses_beside_a_constant_is_told(constant: int, told: bool) -> None:
+    def line(x, a, b):
+        return a * x + b
+
+    steps = np.arange(N)
+    noise = np.random.default_rng(0).normal(0, 10, N).round().astype("i8")
+    found = dfit.fit(line, constant + steps + noise, {"x": steps}, p0=[1.5, 1])
+    assert ("of which float64 keeps few digits" in found.fit_report()) is told
+    apart = dfit.fit(line, steps + noise, {"x": steps}, p0=[1.5, 1])
+    if not told:
+        assert found.best_values["a"] == pytest.approx(apart.best_values["a"], rel=1e-6)
