@@ -336,6 +336,7 @@ class Passes:
                 place = solver.not_finite(self._p0)
                 raise NotFiniteAtStart(prepared.parameters.in_words(self._p0), place)
         warmed = warm_up(solver, prepared.parameters, warmup, at_start, self._settings.tol, self._clock)
+        self._recovery.perturbed(self._p0, warmed.nearby)
         self.course = self.course._replace(report=warmed.report)
         self._passes.account.compilations += solver.new_compilations()
         logger.info("%s", warmed.report.sentence)

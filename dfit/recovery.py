@@ -87,7 +87,9 @@ class Recovery:
         found = np.clip(_checked(name, given, np.size(theta)), low, high)
         why = f"{kind} {place}" if place else f"{kind} at cost {cost:.6g}"
         words = self._parameters.in_words
-        self._evaluator.recovered(name, f"{why}, {words(theta)}: from {words(found)}", iteration=passes)
+        self._evaluator.recovered(
+            name, f"{why}, {words(theta)}; goes on from {words(found)}", iteration=passes
+        )
         return found
 
     def reduced(self, before: State, after: State, place: str | None) -> None:
@@ -95,8 +97,15 @@ class Recovery:
         if place is None or before.evaluations == 0:
             return
         at = self._parameters.in_words(before.trial)
-        detail = f"not finite {place}, {at}: trust radius from {before.radius:.3g} to {after.radius:.3g}"
+        detail = f"not finite {place}, with {at}: the trust radius shrinks from {before.radius:.3g} to {after.radius:.3g}"
         self._evaluator.recovered("reduce step", detail, iteration=self._evaluator.account.passes)
+
+    def perturbed(self, theta0: np.ndarray, start: np.ndarray | None) -> None:
+        """Log that the warm-up from p0 has stalled, and that another start (p,) has not; None: it has not."""
+        if start is not None:
+            words = self._parameters.in_words
+            detail = f"the warm-up stalls from {words(theta0)}, and goes on from {words(start)}"
+            self._evaluator.recovered("perturb start", detail, iteration=self._evaluator.account.passes)
 
 
 def _checked(name: str, given: Any, count: int) -> np.ndarray:

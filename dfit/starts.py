@@ -37,6 +37,7 @@ LIMIT = 100  # evaluations of each start; the best goes on alone
 # CMA-ES in the unit cube: its first spread, the width of a generation at which the solver takes over, and a
 # ceiling of generations, which two parameters with many minima nearly need.
 SPREAD, SETTLED, GENERATIONS = 0.3, 0.01, 50
+NEARBY = 0.05  # of each parameter
 BETTER = 1e-6  # costs of one minimum are closer than this; then p0 is preferred
 
 ENDED = {
@@ -145,6 +146,22 @@ def needs_more(guards: Guards, at_start: Warm, first: Warm, aborted: bool) -> st
     why = f"p0 is ill-conditioned ({hard:.1g}), and " if hard > HARD else ""
     why = f"bounds span a factor of more than {WIDE:g}, and " if wide else why
     return next((f"{why}the warm-up {end}" for end, true in ends.items() if true), None)
+
+
+def nearby(
+    solver: SampleSolver, theta0: np.ndarray, settings: Warmup, guards: Guards, stalled: Warm, enough: float
+) -> tuple[Warm, np.ndarray] | None:
+    """The end of a start within ``NEARBY`` of p0 (p,), and that start; None where it is no better.
+
+    For a search that stalls where it begins: on a saddle, or at a kink of the model.
+    """
+    rng = np.random.default_rng([settings.seed, 0])
+    size = np.where(theta0 != 0, np.abs(theta0), guards.unit)
+    start = np.clip(theta0 + NEARBY * size * rng.uniform(-1, 1, theta0.size), guards.lower, guards.upper)
+    free = guards._replace(max_step=np.inf, rise=np.inf)
+    end = solver.solve(begin(start), EVERYTHING, free, Tolerances(enough), settings.iterations)
+    lower = end.state.equations.cost < (1 - BETTER) * stalled.state.equations.cost
+    return (end, start) if lower else None
 
 
 def more_starts(

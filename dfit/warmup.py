@@ -15,7 +15,7 @@ from dfit.core.trust_region import Tolerances, start
 from dfit.core.warm import Guards, Warm, begin
 from dfit.parameters import Parameters
 from dfit.reduce.sampled import EVERYTHING, NOT_HELD, SampleSolver, sums_of
-from dfit.starts import Start, asked_for, more_starts, needs_more
+from dfit.starts import Start, asked_for, more_starts, nearby, needs_more
 from dfit.statistics import Clock
 from dfit.warm_report import WarmupReport
 from dfit.warm_settings import Warmup
@@ -25,12 +25,14 @@ from dfit.warm_settings import Warmup
 class Warmed:
     """Where the passes begin.
 
-    ``state`` has not been evaluated by a pass; ``warm`` is the sample's own solve, at the same theta.
+    ``state`` has not been evaluated by a pass; ``warm`` is the sample's own solve, at the same theta;
+    ``nearby`` is the start near p0 (p,) from which a search that had stalled went on.
     """
 
     state: State
     warm: Warm
     report: WarmupReport
+    nearby: np.ndarray | None = None
 
 
 def unit_of(parameters: Parameters, normalization: str, at_start: np.ndarray) -> np.ndarray:
@@ -88,7 +90,8 @@ def warm_up(
     if not solver.sample.complete:
         state = state._replace(second=_second_order(solver, found.whole, guards))
     clock.ended("warmup")
-    return Warmed(state, found.whole, _report(solver, settings, look, at_start, found, unit, enough))
+    report = _report(solver, settings, look, at_start, found, unit, enough)
+    return Warmed(state, found.whole, report, found.nearby)
 
 
 class _Found(NamedTuple):
@@ -98,6 +101,7 @@ class _Found(NamedTuple):
     descent: Descent | None
     whole: Warm
     more: _More | None
+    nearby: np.ndarray | None = None
 
 
 def _guarded(
@@ -112,8 +116,12 @@ def _guarded(
     """The search under its guards, the rest of the sample, and more starts where they are needed."""
     fitted, descent = _search(solver, begin(at_start.state.theta, share), guards, settings)
     whole = _lower(_fit_all(solver, fitted, guards, settings, enough), at_start)
+    start = None
+    if whole.state.status == Status.STALLED and settings.multistart != 1:
+        theta0 = parameters.init[list(parameters.varying)]
+        whole, start = nearby(solver, theta0, settings, guards, whole, enough) or (whole, None)
     more = _more(solver, parameters, settings, guards, at_start, whole, bool(fitted.aborted))
-    return _Found(fitted, descent, whole if more is None else more.best, more)
+    return _Found(fitted, descent, whole if more is None else more.best, more, start)
 
 
 def look_at(solver: SampleSolver, parameters: Parameters) -> Warm:
@@ -258,7 +266,7 @@ def _report(
     unit: np.ndarray,
     enough: float,
 ) -> WarmupReport:
-    sample, (fitted, descent, whole, more) = solver.sample, found
+    sample, (fitted, descent, whole, more, _) = solver.sample, found
     reason = look.skipped or _reason(fitted, whole, settings, enough)
     if fitted is not None and whole is at_start:
         reason = "the search has found no lower cost than that of p0"
