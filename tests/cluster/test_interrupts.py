@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -210,3 +213,53 @@ def test_workers_that_are_threads_leave_the_interrupt_to_the_notebook() -> None:
     with LocalCluster(processes=False, dashboard_address="127.0.0.1:0") as cluster, Client(cluster) as client:
         shield_workers(client)
         assert signal.getsignal(signal.SIGINT) is mine
+
+
+SCRIPT = """
+if __name__ == "__main__":
+    from distributed import Client, LocalCluster
+    import dask.array as da, numpy as np, time
+    import dfit.reduce.interrupts
+    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster, Client(cluster) as client:
+        dfit.reduce.interrupts.shield_workers(client)
+        futures = client.map(time.sleep, [0.5] * 400, pure=False)
+        print("busy", flush=True)
+        client.gather(futures)
+"""
+
+
+def processes_of(session: int) -> list[int]:
+    """Processes of a session that have not ended."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, _, _, its_session = stat.read_text().rpartition(")")[2].split()[:4]
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if int(its_session) == session and state != "Z":
+            found.append(int(stat.parent.name))
+    return found
+
+
+@pytest.mark.parametrize("struck", [signal.SIGINT, signal.SIGKILL])
+def test_shielded_workers_end_with_the_process_that_started_them(
+    struck: signal.Signals, source_environment: dict[str, str], tmp_path: Path
+) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT)
+    with subprocess.Popen(
+        [sys.executable, str(script)],
+        env=source_environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    ) as process:
+        assert process.stdout.readline() == b"busy\n"
+        assert len(processes_of(process.pid)) >= 3  # this one and two workers
+        if struck == signal.SIGINT:
+            os.killpg(process.pid, struck)  # as a terminal does
+        else:
+            process.kill()
+        process.wait(timeout=60)
+        wait_until(lambda: processes_of(process.pid) == [])
+    assert process.returncode != 0
