@@ -14,6 +14,7 @@ from dask.system import CPU_COUNT
 from dask.utils import format_bytes
 
 from dfit.reduce.allocator import resident_bytes
+from dfit.reduce.pulse import Pulse
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -82,7 +83,8 @@ class Memory:
 def memory_of(get: Callable[..., Any] | None, client: Client | None, data: int) -> Memory:
     """Limits in force where the tasks will run, and whether ``data`` bytes may be kept there."""
     if client is not None:
-        workers = list(client.scheduler_info(n_workers=-1)["workers"].values())
+        known = Pulse(client).ask(lambda: client.scheduler.identity(n_workers=-1))
+        workers = list(known["workers"].values())
         threads = sum(w["nthreads"] for w in workers)
         limits = [w["memory_limit"] or process_limit() for w in workers]
         limit = int(min(limits, default=process_limit()))

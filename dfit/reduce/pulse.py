@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import Future as Asked
 from concurrent.futures import wait
 from typing import TYPE_CHECKING, Any
@@ -62,7 +62,7 @@ class Pulse:
                 f"the scheduler {_address(self._client)} has not answered for {self._silent_s:.0f} s. {REMEDY}"
             )
         if self._silent_s > ASK_AFTER_S and self._asked is None:
-            self._asked = asyncio.run_coroutine_threadsafe(self._identity(), self._loop)
+            self._asked = asyncio.run_coroutine_threadsafe(self._client.scheduler.identity(), self._loop)
 
     def results(self, waiting: as_completed) -> Iterator[tuple[Future, Any]]:
         """Futures as they complete, with what they hold: None if they erred or were cancelled."""
@@ -83,8 +83,12 @@ class Pulse:
 
     def gathered(self, futures: Sequence[Future]) -> list[Any]:
         """What futures hold, when all of them are done: None for those that erred or were cancelled."""
+        return self.ask(lambda: self._gather(futures))
+
+    def ask(self, question: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
+        """Answer to a question; it is asked again where the connection breaks and the scheduler is there."""
         while True:
-            asked = asyncio.run_coroutine_threadsafe(self._gather(futures), self._loop)
+            asked = asyncio.run_coroutine_threadsafe(question(), self._loop)
             try:
                 while not wait([asked], POLL_S).done:
                     self.require()
@@ -96,15 +100,12 @@ class Pulse:
                 return asked.result()
             if not isinstance(error, OSError):
                 raise error
-            time.sleep(POLL_S)  # a connection broke: asked again, if the scheduler is there
+            time.sleep(POLL_S)
             self.require()
 
     async def _gather(self, futures: Sequence[Future]) -> list[Any]:
         by_place = dict(enumerate(futures))  # of a list those that erred would be missing
         return list((await self._client.gather(by_place, errors="skip", asynchronous=True)).values())
-
-    async def _identity(self) -> None:
-        await self._client.scheduler.identity()
 
     @property
     def _loop(self) -> asyncio.AbstractEventLoop:

@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import dask
 import dask.array as da
@@ -108,11 +108,11 @@ class Blow(threading.Thread):
         """Callback of the fit."""
         self._passes = event.npasses
 
-    def __enter__(self) -> Blow:
+    def __enter__(self) -> Self:
         self.start()
         return self
 
-    def __exit__(self, *_: Any) -> None:
+    def __exit__(self, *_: object) -> None:
         self._over.set()
         self.join(DEADLINE_S)
 

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Self
 
 from distributed import Client
 
@@ -64,8 +64,8 @@ class Processes:
         for process in (self.scheduler, *self.workers):
             process.wait(30)
 
-    def __enter__(self) -> Processes:
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: Any) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()

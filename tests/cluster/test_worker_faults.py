@@ -8,7 +8,7 @@ import statistics
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Self
 
 import dask
 import numpy as np
@@ -134,11 +134,11 @@ class Straggler(threading.Thread):
             self._over.wait(0.001)
             self.periods += 1
 
-    def __enter__(self) -> Straggler:
+    def __enter__(self) -> Self:
         self.start()
         return self
 
-    def __exit__(self, *_: Any) -> None:
+    def __exit__(self, *_: object) -> None:
         self._over.set()
         self.join(10)
 
@@ -147,9 +147,7 @@ def counted_once(found: dfit.FitResult) -> None:
     assert found.ndata == PARTITIONS * POINTS
 
 
-def test_a_worker_twenty_times_slower_changes_no_bit(
-    fragile: Client, undisturbed: tuple[bytes, ...]
-) -> None:
+def test_a_worker_twenty_times_slower_changes_no_bit(fragile: Client, undisturbed: tuple[bytes, ...]) -> None:
     fit(slow_data(0.0), max_passes=1)  # both workers have compiled the model
     slow = process_ids(fragile)
     address = next(iter(slow))
