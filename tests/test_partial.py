@@ -1,0 +1,260 @@
+"""Partitions that stay unreadable: the fit ends, or goes on without them and says so."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import dask
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import xarray as xr
+import zarr
+
+import dfit
+from dfit.events import PartitionDone, PassDone
+
+CHUNK, CHUNKS = 2000, 12
+BROKEN = 4
+START = {"a": 1.0, "k": 1.0}
+
+pytestmark = [
+    pytest.mark.usefixtures("small_leaves", "rereading"),
+    pytest.mark.filterwarnings("ignore:.*points were left out:dfit.DfitWarning"),
+]
+
+
+@pytest.fixture(autouse=True)
+def small_partitions() -> Any:
+    """Every chunk is a partition."""
+    with dask.config.set({"dfit.partition-bytes": "1 B"}):
+        yield
+
+
+def decay(t, a, k):
+    return a * jnp.exp(-k * t)
+
+
+def dataset() -> xr.Dataset:
+    rng = np.random.default_rng(8)
+    t = rng.uniform(0, 5, CHUNK * CHUNKS)
+    signal = 2 * np.exp(-1.3 * t) + rng.normal(0, 0.05, t.size)
+    signal[::1000] = np.nan
+    days = np.datetime64("2020-01-01") + np.arange(t.size) * np.timedelta64(1, "h")
+    return xr.Dataset({"signal": ("i", signal)}, {"t": ("i", t), "i": days}).chunk(i=CHUNK)
+
+
+def as_zarr(folder: Path) -> xr.Dataset:
+    checked = {"compressors": [zarr.codecs.Crc32cCodec()]}
+    dataset().to_zarr(folder / "data.zarr", encoding={"signal": checked}, zarr_format=3, consolidated=False)
+    return xr.open_zarr(folder / "data.zarr", chunks={}, consolidated=False)
+
+
+def as_hdf5(folder: Path) -> xr.Dataset:
+    stored = {"signal": {"chunksizes": (CHUNK,), "fletcher32": True}}
+    dataset().to_netcdf(folder / "data.nc", engine="h5netcdf", encoding=stored)
+    return xr.open_dataset(folder / "data.nc", engine="h5netcdf", chunks={"i": CHUNK})
+
+
+def damage_zarr(folder: Path, chunk: int = BROKEN) -> None:
+    """One bit of a chunk is another one."""
+    path = folder / f"data.zarr/signal/c/{chunk}"
+    content = bytearray(path.read_bytes())
+    content[100] ^= 1
+    path.write_bytes(content)
+
+
+def hide_zarr(folder: Path, chunk: int = BROKEN) -> None:
+    """A chunk's file cannot be opened, by nobody: it is a link to itself."""
+    path = folder / f"data.zarr/signal/c/{chunk}"
+    path.unlink()
+    path.symlink_to(path)
+
+
+def damage_hdf5(folder: Path, chunk: int = BROKEN) -> None:
+    path = folder / "data.nc"
+    content = path.read_bytes()
+    values = dataset().signal.values[chunk * CHUNK : (chunk + 1) * CHUNK].tobytes()
+    at = content.index(values[16:64])
+    with path.open("r+b") as file:
+        file.seek(at)
+        file.write(os.urandom(16))
+
+
+def fitted(data: xr.Dataset, **settings: Any) -> dfit.FitResult:
+    return dfit.fit(decay, data.signal, "t", p0=START, **{"warmup": False, "retries": 0, **settings})
+
+
+def without(*chunks: int, **settings: Any) -> dfit.FitResult:
+    """Fit of the data that do not have these chunks, in memory."""
+    kept = np.isin(np.arange(CHUNK * CHUNKS) // CHUNK, chunks, invert=True)
+    with pytest.warns(dfit.DfitWarning, match="points were left out"):
+        return fitted(dataset().compute().isel(i=kept), **settings)
+
+
+def require_same(found: dfit.FitResult, expected: dfit.FitResult) -> None:
+    np.testing.assert_allclose(found.theta, expected.theta, rtol=1e-10)
+    np.testing.assert_allclose(found.covariance.stderr, expected.covariance.stderr, rtol=1e-8)
+    np.testing.assert_allclose(found.cost, expected.cost, rtol=1e-10)
+    assert (found.ndata, found.nfree) == (expected.ndata, expected.nfree)
+    assert found.tallies.dropped == expected.tallies.dropped
+    np.testing.assert_allclose(found.rsquared, expected.rsquared, rtol=1e-10)
+
+
+@pytest.mark.parametrize("scheduler", ["threads", "synchronous"])
+@pytest.mark.parametrize(
+    ("store", "spoil"), [(as_zarr, damage_zarr), (as_zarr, hide_zarr), (as_hdf5, damage_hdf5)]
+)
+def test_fit_goes_on_without_a_partition_that_cannot_be_read(
+    tmp_path: Path, store: Callable[[Path], xr.Dataset], spoil: Callable[[Path], None], scheduler: str
+) -> None:
+    data = store(tmp_path)
+    spoil(tmp_path)
+    with dask.config.set(scheduler=scheduler), pytest.warns(dfit.DfitWarning) as told:
+        found = fitted(data, min_success_rate=0.9)
+    expected = without(BROKEN)
+    require_same(found, expected)
+    assert found.partial and found.success
+    assert (
+        found.message == f"partial: 1 of 12 partitions (8.3 % of the points) are left out: {expected.message}"
+    )
+    (lost,) = found.left_out
+    assert (lost.partition, lost.points) == (BROKEN, CHUNK)
+    assert lost.ranges == {"i": (BROKEN * CHUNK, (BROKEN + 1) * CHUNK)}
+    assert "y 'signal', chunk (4,)" in lost.error and str(tmp_path) in lost.error
+    place = "partition 4 (i[8000:10000] = 2020-11-29 08:00:00 to 2021-02-20 15:00:00)"
+    assert any(f"because they cannot be read: {place}" in str(w.message) for w in told)
+    assert place in found.fit_report()
+    assert found.streaming_diagnostics["failed_batch_indices"] == [BROKEN]
+    assert found.run.points_per_pass == CHUNK * (CHUNKS - 1)
+
+
+def test_more_lost_partitions_than_allowed_end_the_fit(tmp_path: Path) -> None:
+    data = as_zarr(tmp_path)
+    for chunk in (2, 5, 9):
+        damage_zarr(tmp_path, chunk)
+    with pytest.raises(dfit.WorkerError, match=r"partition [259] \(i\[\d+:\d+\].*checksum") as caught:
+        fitted(data, min_success_rate=10 / 12)
+    assert caught.value.best_values is None
+    with pytest.warns(dfit.DfitWarning, match="3 of 12 partitions"):
+        require_same(fitted(data, min_success_rate=9 / 12), without(2, 5, 9))
+
+
+class Spoiler:
+    """Damages a chunk in the midst of a pass, when some of its partitions have ended and the chunk's has not."""
+
+    def __init__(self, strike: Callable[[], None], npass: int | None, after: int = 3) -> None:
+        self._strike, self.npass, self._after = strike, npass, after
+        self.ended: list[int] | None = None
+        self._seen: list[PartitionDone] = []
+
+    def partition(self, event: PartitionDone) -> None:
+        self._seen.append(event)
+        ended = [e.partition for e in self._seen if e.npass == self.npass]
+        if len(ended) == self._after and self.ended is None:
+            self.ended = ended
+            self._strike()
+
+    def after_convergence(self, event: PassDone) -> None:
+        if event.relative_offset <= 1e-8:
+            self.npass = event.npasses + 1
+
+    def require(self) -> None:
+        assert self.ended is not None and 0 < len(self.ended) < CHUNKS and BROKEN not in self.ended
+
+
+def test_partition_lost_in_a_later_pass_leaves_the_answer_without_it(tmp_path: Path) -> None:
+    data = as_zarr(tmp_path)
+    spoiler = Spoiler(lambda: damage_zarr(tmp_path), npass=3)
+    with pytest.warns(dfit.DfitWarning, match="partition 4"):
+        found = fitted(data, min_success_rate=0.9, on_partition=spoiler.partition)
+    spoiler.require()
+    require_same(found, without(BROKEN))
+    assert found.partial and [one.partition for one in found.left_out] == [BROKEN]
+    assert found.partitions is not None
+    assert found.partitions.missing.sum() == 2 * (CHUNKS - 1)
+
+
+@pytest.mark.parametrize(
+    "asked", [{"loss": "huber", "f_scale": 0.05}, {"cov": "hc1"}, {"cov": {"groups": "day"}}]
+)
+def test_partition_lost_in_the_pass_of_the_covariance_is_no_part_of_the_answer(
+    tmp_path: Path, asked: dict[str, Any]
+) -> None:
+    data = as_zarr(tmp_path)
+    day = xr.DataArray(np.arange(CHUNK * CHUNKS) // 100, dims="i", name="day")
+    kept = np.isin(np.arange(CHUNK * CHUNKS) // CHUNK, BROKEN, invert=True)
+    grouped = {"cov": {"groups": day}} if asked.get("cov") == {"groups": "day"} else {}
+    spoiler = Spoiler(lambda: damage_zarr(tmp_path), npass=None)
+    with pytest.warns(dfit.DfitWarning, match="partition 4"):
+        found = fitted(
+            data,
+            min_success_rate=0.9,
+            on_partition=spoiler.partition,
+            callback=spoiler.after_convergence,
+            **{**asked, **grouped},
+        )
+    spoiler.require()
+    if grouped:
+        grouped = {"cov": {"groups": day.isel(i=kept)}}
+    require_same(found, without(BROKEN, **{**asked, **grouped}))
+    assert found.partial and np.isfinite(found.covariance.stderr).all()
+
+
+def test_sample_is_drawn_without_chunks_that_cannot_be_read(tmp_path: Path) -> None:
+    data = as_zarr(tmp_path)
+    damage_zarr(tmp_path)
+    warmup = dfit.Warmup(sample_points=3000)
+    with pytest.warns(dfit.DfitWarning, match="partition 4"):
+        found = fitted(data, min_success_rate=0.9, warmup=warmup)
+    assert found.warmup is not None and found.warmup.chunks_read == CHUNKS - 1
+    require_same(found, without(BROKEN))
+
+
+def test_answer_of_a_sample_alone_tells_what_it_could_not_read(tmp_path: Path) -> None:
+    data = as_zarr(tmp_path)
+    damage_zarr(tmp_path)
+    with pytest.warns(dfit.DfitWarning, match="partition 4"):
+        found = fitted(data, min_success_rate=0.9, warmup=dfit.Warmup(sample_points=3000), max_passes=0)
+    assert found.partial and found.message.startswith("partial: 1 of 12 partitions")
+    with pytest.warns(dfit.DfitWarning, match="partition 4"):
+        whole = fitted(data, min_success_rate=0.9, warmup=dfit.Warmup(sample_points=CHUNK * CHUNKS))
+    require_same(whole, without(BROKEN))
+    assert whole.warmup is not None
+    assert whole.warmup.sample == "all 22,000 points that can be read, of 24,000"
+    with pytest.raises(dfit.WorkerError, match=r"partition 4.*stays unreadable"):
+        fitted(data, warmup=dfit.Warmup(sample_points=3000))
+
+
+def test_partial_result_is_the_same_after_a_file(tmp_path: Path) -> None:
+    data = as_zarr(tmp_path)
+    damage_zarr(tmp_path)
+    with pytest.warns(dfit.DfitWarning, match="partition 4"):
+        found = fitted(data, min_success_rate=0.5)
+    found.to_dataset().to_netcdf(tmp_path / "result.nc", engine="h5netcdf")
+    again = dfit.FitResult.from_dataset(xr.load_dataset(tmp_path / "result.nc", engine="h5netcdf"))
+    assert again.partial and again.left_out == found.left_out
+    assert again.streaming_diagnostics == found.streaming_diagnostics
+    assert again.fit_report() == found.fit_report()
+    assert again.partitions is None
+
+
+def test_error_in_a_later_pass_carries_the_best_values_so_far(tmp_path: Path) -> None:
+    data = as_zarr(tmp_path)
+    spoiler = Spoiler(lambda: damage_zarr(tmp_path), npass=3)
+    passes: list[PassDone] = []
+    with pytest.raises(dfit.WorkerError, match="partition 4") as caught:
+        fitted(data, on_partition=spoiler.partition, callback=passes.append)
+    spoiler.require()
+    assert len(passes) == 2
+    assert caught.value.best_values == passes[-1].params != START
+    assert any(str(passes[-1].params) in note for note in caught.value.__notes__)
+
+
+@pytest.mark.parametrize("rate", [0, 1.1, -0.5, float("nan"), True, "0.9"])
+def test_rate_that_is_no_share_is_refused(rate: Any) -> None:
+    with pytest.raises(dfit.InputError, match=r"min_success_rate is .*expected the share of partitions"):
+        fitted(dataset(), min_success_rate=rate)
