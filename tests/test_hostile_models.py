@@ -80,7 +80,8 @@ def test_wrong_in_one_chunk_is_named_with_words_place_and_parameters(what: str) 
     with pytest.raises(ModelError, match=words) as caught:
         fit(where_late(wrong))
     assert "at a = 3, tau = 1, c = 0" in str(caught.value)
-    assert f"for 100 points with {LAST}" in str(caught.value)
+    assert f"for 100 points with {LAST}, in partition 3" in str(caught.value)
+    assert (type(caught.value.__cause__) is LookupError) is (what == "raises")
     assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)
 
 

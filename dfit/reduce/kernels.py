@@ -117,7 +117,7 @@ class Kernel:
             with float64_on_cpu(), fingerprint.fresh(self.recipe.fingerprint):
                 return self._run(theta, leaf, scalars)
         except ModelError as error:
-            raise self._placed(error, theta, leaf, scalars) from error
+            raise self._placed(error, theta, leaf, scalars) from error.__cause__
         except jax.errors.JaxRuntimeError as error:
             if FROM_CALLBACK not in str(error):
                 raise

@@ -36,7 +36,7 @@ class PlainModel(NamedTuple):
         try:
             require_prediction(self.model, f, n, self.coords, self.complex_data)
         except ModelError as error:
-            raise self._placed(error, theta) from error
+            raise self._placed(error, theta) from None
         if np.shape(f) == (n,) or n == 1:
             return np.asarray(f).reshape(n).astype(complex if self.complex_data else float)
         # One number for all points is right of a constant, wrong of what has looked at some of them.
@@ -61,7 +61,7 @@ class PlainModel(NamedTuple):
         try:
             require_derivatives(self.model, found, self.coords[0].size)
         except ModelError as error:
-            raise self._placed(error, theta) from error
+            raise self._placed(error, theta) from None
         return np.asarray(found)
 
     def _called(self, function: Any, theta: Sequence[float], coords: Sequence[np.ndarray]) -> Any:

@@ -21,7 +21,7 @@ from dfit.data.drawing import Drawn, Share
 from dfit.data.graph import Work
 from dfit.data.leaves import gather
 from dfit.data.plan import leaves_of
-from dfit.errors import ReadFailed
+from dfit.errors import ModelError, ReadFailed
 from dfit.reduce.allocator import reset_peak, resident_bytes
 from dfit.reduce.job import Job, Point
 from dfit.reduce.kernels import as_sums, kernel_for
@@ -107,6 +107,8 @@ def accumulate(job: Job, work: Work, *operands: Any) -> Report:
     """`summed`, or the report of a failure that is neither the model's nor the data's."""
     try:
         return summed(job, work, *operands)
+    except ModelError as error:
+        raise ModelError(f"{error}, in partition {work.partition.index}") from error.__cause__
     except ReadFailed as error:
         return replace(_of_nothing(work, unread(work, error)), retries=error.tries - 1)
     except MemoryError as error:

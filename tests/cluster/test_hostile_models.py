@@ -46,4 +46,4 @@ def test_wrong_in_one_chunk_on_a_worker_is_named_with_words_place_and_parameters
     with dask.config.set({"dfit.partition-bytes": 80_000}), pytest.raises(ModelError, match=words) as caught:
         dfit.fit(model, y, {"x": x}, p0=[2, 3])
     assert "at a = 2, b = 3" in str(caught.value)
-    assert "with x = 7.50019 to 10" in str(caught.value)
+    assert "with x = 7.50019 to 10, in partition 3" in str(caught.value)
