@@ -20,6 +20,10 @@ MIB = 1 << 20
 # (glibc's parameter, value): the process keeps at most 256 MiB of freed memory.
 SETTINGS = {"trim threshold": (-1, 256 * MIB), "mmap threshold": (-3, 32 * MIB), "top pad": (-2, 64 * MIB)}
 
+# dask pauses a worker at 0.8 of its limit until its memory falls, which memory kept by the allocator
+# never does by itself.
+GIVE_BACK_ABOVE = 0.7
+
 _tuned = False
 _lock = threading.Lock()
 
@@ -44,6 +48,12 @@ def tune_allocator() -> bool:
             "" if _tuned else " (refused by the C library)",
         )
         return _tuned
+
+
+def give_back(limit: int) -> None:
+    """Return freed memory to the system where a tuned process holds most of its limit (0 for none)."""
+    if _tuned and limit and resident_bytes()[0] > GIVE_BACK_ABOVE * limit:
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def resident_bytes() -> tuple[int, int]:

@@ -12,6 +12,7 @@ import numpy as np
 
 from dfit.data.graph import Work
 from dfit.errors import InputError
+from dfit.reduce.allocator import give_back
 from dfit.reduce.draw import draw_partition
 from dfit.reduce.job import Job, Point
 from dfit.reduce.reading import Held, bytes_read, read
@@ -32,7 +33,16 @@ def pickled(work: Work) -> bytes:
 
 def read_pickled(blob: bytes, kept: Sequence[Any], *, job: Job) -> Held:
     """`read` for a pickled work."""
-    return read(job, cloudpickle.loads(blob), kept)
+    held = read(job, cloudpickle.loads(blob), kept)
+    give_back(_memory_limit())
+    return held
+
+
+def _memory_limit() -> int:
+    """Bytes that dask allows the worker that runs this task; 0 for any number."""
+    from distributed import get_worker
+
+    return get_worker().memory_manager.memory_limit or 0
 
 
 def accumulate_pickled(
@@ -54,6 +64,7 @@ def accumulate_pickled(
     store = None if held is None else {work.partition.index: held}
     shares, done = pickle.loads(rest)
     report = accumulate(job, work, point, constants, kept, done, store, shares)
+    give_back(_memory_limit())
     return pickle.dumps([_with_read(report, work, held if read_now else None)])
 
 
