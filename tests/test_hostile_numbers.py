@@ -152,8 +152,9 @@ def test_integers_near_the_end_of_their_type_are_summed_in_float64(kind: str) ->
 
 
 @pytest.mark.filterwarnings("ignore:overflow:RuntimeWarning")
-@pytest.mark.parametrize("wide", [(Y * 1e5).astype("f2"), Y.astype("longdouble") * np.longdouble("1e400")])
-def test_values_that_overflow_their_type_or_float64_are_refused_as_infinite(wide: np.ndarray) -> None:
+@pytest.mark.parametrize(("kind", "unit"), [("f2", "1e5"), ("longdouble", "1e400")])
+def test_values_that_overflow_their_type_or_float64_are_refused_as_infinite(kind: str, unit: str) -> None:
+    wide = (Y * np.longdouble(unit)).astype(kind)
     with pytest.raises(dfit.DataError, match=r"y is infinite at \d+ or more points"):
         dfit.fit(decay, wide, {"x": X}, p0=P0)
 
@@ -174,7 +175,7 @@ def test_data_whose_squares_underflow_are_refused_and_not_fitted_by_any_start(wa
     )
 
 
-@pytest.mark.parametrize(("constant", "told"), [(2**60, True), (10**15, True), (10**10, False), (0, False)])
+@pytest.mark.parametrize(("constant", "told"), [(2**60, True), (3 * 10**14, True), (10**10, False), (0, False)])
 def test_a_variation_that_float64_loses_beside_a_constant_is_told(constant: int, told: bool) -> None:
     def line(x, a, b):
         return a * x + b
