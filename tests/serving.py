@@ -1,7 +1,8 @@
-"""A folder over real HTTP on loopback, by a server that fails when it is told to."""
+"""A folder, or another server, over real HTTP on loopback, by a server that fails when it is told to."""
 
 from __future__ import annotations
 
+import http.client
 import socket
 import struct
 import threading
@@ -18,7 +19,7 @@ Fault = int | str
 
 
 class Request(NamedTuple):
-    """A file that was asked for, when, and what was given in its place."""
+    """A verb and what it was asked for, when, and what was given in its place."""
 
     path: str
     seconds: float
@@ -26,13 +27,13 @@ class Request(NamedTuple):
 
 
 class Server(ThreadingHTTPServer):
-    """Gives the files of a folder; ``log`` has every request since `fail`."""
+    """Gives the files of a folder, or what the server at a port gives; ``log`` has all requests since `fail`."""
 
     daemon_threads = True
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, behind: Path | int) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
-        self.folder = folder
+        self.behind = behind
         self.url = f"http://127.0.0.1:{self.server_port}"
         self.log: list[Request] = []
         self.closing = threading.Event()
@@ -47,27 +48,23 @@ class Server(ThreadingHTTPServer):
         lasting: bool = False,
         on_strike: Callable[[], None] = lambda: None,
     ) -> None:
-        """From now on fail the ``at``-th request for a file whose path holds ``within``.
+        """From now on give ``fault`` (None: the file) to the ``at``-th request whose verb and path hold ``within``.
 
-        ``lasting``: and every later one for the same file.  ``on_strike`` is called before the first.
+        ``lasting``: and every later one that is the same.  ``on_strike`` is called before the first.
         """
         self.log.clear()
         self._fault, self._left, self._within, self._lasting = fault, at, within, lasting
-        self._on_strike, self._struck = on_strike, ""
+        self._on_strike, self._struck = on_strike, "" if at else "never"
 
     def asked(self, path: str) -> Fault | None:
         """What this request for a file gets in its place."""
         with self._lock:
-            fault = None
-            if self._within in path:
-                self._left -= 1
-            if self._fault is not None and (
-                (self._left == 0 and not self._struck) or (self._lasting and path == self._struck)
-            ):
-                fault = self._fault
-                if not self._struck:
-                    self._on_strike()
+            self._left -= self._within in path
+            first = self._left == 0 and not self._struck
+            if first:
+                self._on_strike()
                 self._struck = path
+            fault = self._fault if first or (self._lasting and path == self._struck) else None
             self.log.append(Request(path, time.monotonic(), fault))
             return fault
 
@@ -80,44 +77,61 @@ class Handler(BaseHTTPRequestHandler):
     server: Server
 
     def do_GET(self) -> None:
+        """Any verb: what is behind gives the answer, the fault may change it."""
         path = self.path.lstrip("/")
-        file = self.server.folder / path
-        fault = self.server.asked(path)
-        if fault is None and not file.is_file():
-            fault = 404
-        if isinstance(fault, int):
-            self._answer(b"", fault)
-            return
-        if fault is not None:
-            self.close_connection = True
+        sent = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        fault = self.server.asked(f"{self.command} {path}")
         if fault == "reset":  # closed with no time to linger: no end of the data but an error
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             self.connection.close()
         elif fault == "silent":
             self.server.closing.wait()
-        else:
-            body = bytearray(file.read_bytes())
-            if fault == "damaged":
-                body[len(body) // 2] ^= 1
-            self._answer(bytes(body), cut=len(body) // 2 if fault == "short" else None)
-
-    do_HEAD = do_GET
-
-    def _answer(self, body: bytes, status: int = 200, cut: int | None = None) -> None:
+        if fault in ("reset", "silent"):
+            self.close_connection = True
+            return
+        status, headers, body = self._behind(path, sent) if not isinstance(fault, int) else (fault, {}, b"")
+        if fault == "damaged" and body:
+            body = body[: len(body) // 2] + bytes([body[len(body) // 2] ^ 1]) + body[len(body) // 2 + 1 :]
         self.send_response(status)
-        self.send_header("Content-Length", str(len(body)))
+        for name, value in headers.items():
+            self.send_header(name, value)
+        if "Content-Length" not in headers:
+            self.send_header("Content-Length", str(len(body)))
         self.end_headers()
-        if self.command == "GET":
-            self.wfile.write(body[:cut])
+        if self.command != "HEAD":
+            self.wfile.write(body[: len(body) // 2] if fault == "short" else body)
+        self.close_connection = self.close_connection or fault == "short"
+
+    do_HEAD = do_PUT = do_POST = do_DELETE = do_GET
+
+    def _behind(self, path: str, sent: bytes) -> tuple[int, dict[str, str], bytes]:
+        """Status, headers and body without a fault."""
+        behind = self.server.behind
+        if isinstance(behind, Path):
+            file = behind / path
+            return (200, {}, file.read_bytes()) if file.is_file() else (404, {}, b"")
+        connection = http.client.HTTPConnection("127.0.0.1", behind, timeout=60)
+        try:
+            # The headers as they are: a signature covers the host's name, too.
+            connection.request(self.command, self.path, sent, dict(self.headers))
+            answer = connection.getresponse()
+            whole = {
+                n: v for n, v in answer.getheaders() if n.lower() not in ("transfer-encoding", "connection")
+            }
+            return answer.status, whole, answer.read()
+        except OSError:
+            return 503, {}, b""
+        finally:
+            connection.close()
 
     def log_message(self, format: str, *args: Any) -> None:
         """Nothing: the log is what tests ask about."""
 
 
 @contextmanager
-def serving(folder: Path) -> Iterator[Server]:
-    """A server of the folder, for as long as the context."""
-    server = Server(folder)
+def serving(behind: Path | int) -> Iterator[Server]:
+    """A server of a folder or before a port, for as long as the context."""
+    server = Server(behind)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
     try:

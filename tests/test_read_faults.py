@@ -6,10 +6,8 @@ import os
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import aiohttp
-import jax.numpy as jnp
 import numpy as np
 import pytest
 import xarray as xr
@@ -18,24 +16,13 @@ import zarr
 import dfit
 from dfit.reduce.books import Account
 from dfit.reduce.task import Report
+from tests.read_again import CHUNK, CHUNKS, bits, dataset, fitted, watch_reports
 from tests.serving import Fault, Server, serving
 
-CHUNK, CHUNKS = 2000, 12
 EVERY: list[Fault] = ["reset", "silent", 403, 500, "short", "damaged"]
 PATIENCE_S = 0.3
 
 pytestmark = pytest.mark.usefixtures("small_leaves", "rereading")
-
-
-def decay(t, a, k):
-    return a * jnp.exp(-k * t)
-
-
-def dataset() -> xr.Dataset:
-    rng = np.random.default_rng(8)
-    t = rng.uniform(0, 5, CHUNK * CHUNKS)
-    signal = 2 * np.exp(-1.3 * t) + rng.normal(0, 0.05, t.size)
-    return xr.Dataset({"signal": ("i", signal)}, {"t": ("i", t)}).chunk(i=CHUNK)
 
 
 @pytest.fixture(scope="module")
@@ -56,34 +43,13 @@ def server(folder: Path) -> Iterator[Server]:
 
 @pytest.fixture
 def reports(monkeypatch: pytest.MonkeyPatch) -> list[Report]:
-    """Reports of all tasks, as they end."""
-    seen: list[Report] = []
-    add = Account.add
-
-    def watched(account: Account, report: Report) -> None:
-        seen.append(report)
-        add(account, report)
-
-    monkeypatch.setattr(Account, "add", watched)
-    return seen
+    return watch_reports(monkeypatch)
 
 
 def opened(server: Server) -> xr.Dataset:
     patience = aiohttp.ClientTimeout(sock_read=PATIENCE_S)
     options = {"client_kwargs": {"timeout": patience}}
     return xr.open_zarr(f"{server.url}/data.zarr", chunks={}, storage_options=options)
-
-
-def fitted(data: xr.Dataset, **settings: Any) -> dfit.FitResult:
-    return dfit.fit(decay, data.signal, "t", p0=[1.0, 1.0], warmup=False, **settings)
-
-
-def bits(found: dfit.FitResult) -> bytes:
-    return (
-        found.theta.tobytes()
-        + np.asarray(found.covariance.matrix).tobytes()
-        + np.float64(found.cost).tobytes()
-    )
 
 
 @cache
