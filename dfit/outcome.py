@@ -105,7 +105,7 @@ def _faults(prepared: Prepared) -> Faults:
     """What went wrong on the way, as the books have it."""
     account, evaluator = prepared.evaluator.account, prepared.evaluator
     left_out = left_out_of(prepared.domain, prepared.partitions, evaluator.lost, evaluator.recovery)
-    size, errors = prepared.domain.data.size, dict(account.errors)
+    size, errors = prepared.domain.data.size, dict(sorted(account.errors.items()))
     return Faults(len(prepared.partitions), size, account.tasks, account.retries, errors, left_out)
 
 
