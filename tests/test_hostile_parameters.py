@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import dask
 import dask.array as da
 import jax.numpy as jnp
 import numpy as np
@@ -14,7 +15,7 @@ from scipy.optimize import OptimizeWarning
 from scipy.optimize import curve_fit as scipy_curve_fit
 
 import dfit
-from dfit.errors import InputError
+from dfit.errors import DataError, InputError
 
 pytestmark = pytest.mark.filterwarnings("ignore:JAX cannot compile:dfit.DfitWarning")
 
@@ -206,3 +207,24 @@ def test_a_trial_where_the_model_is_not_finite_is_stepped_back_from(
     assert found.success
     assert list(found.best_values.values()) == pytest.approx(popt, rel=1e-5)
     assert sqrt is jnp.sqrt or way == WARM or refused
+
+
+@pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
+@pytest.mark.parametrize(
+    ("sqrt", "way"), [(jnp.sqrt, PLAIN), (jnp.sqrt, WARM), (jnp.sqrt, ROBUST), (np.sqrt, PLAIN)]
+)
+@pytest.mark.parametrize("chunked", [True, False])
+def test_a_start_where_the_model_is_not_finite_is_named_with_partition_place_and_parameters(
+    sqrt: Callable, way: dict[str, Any], chunked: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dfit.data.plan.LEAF_POINTS", 100)
+    x, y = (da.from_array(v, chunks=100) if chunked else v for v in (X, Y))
+    with (
+        dask.config.set({"dfit.partition-bytes": 800, "scheduler": "synchronous"}),
+        pytest.raises(
+            DataError, match=r"not finite at the start in partition 3 \(dim_0\[300:400\]"
+        ) as caught,
+    ):
+        dfit.fit(lambda x, a, b: a * sqrt(b - x), y, {"x": x}, p0=[1, 7.51], **way)
+    assert "a = 1, b = 7.51" in str(caught.value)
+    assert "Type a p0 where it is" in str(caught.value)
