@@ -104,7 +104,7 @@ class Loader:
 
 
 def sum_of_bits(array: np.ndarray) -> int:
-    """Sum of the array's 64-bit words, modulo 2^64.
+    """Sum of the array's 64-bit words and its size in bytes, modulo 2^64: zeros are not nothing.
 
     Not a hash: a plain sum runs at the speed of memory, a tenth of a nanosecond per point where the
     kernel takes ten, and no change of a single value can leave it as it was.
@@ -112,7 +112,7 @@ def sum_of_bits(array: np.ndarray) -> int:
     raw = array.reshape(-1).view(np.uint8)
     whole = raw.size & -8
     rest = int.from_bytes(raw[whole:].tobytes(), "little")
-    return (int(np.add.reduce(raw[:whole].view(np.uint64))) + rest) & _ALL_BITS
+    return (int(np.add.reduce(raw[:whole].view(np.uint64))) + rest + raw.size) & _ALL_BITS
 
 
 def _factor(*places: int) -> int:

@@ -64,5 +64,9 @@ def test_contents_of_pieces_add_up_to_that_of_the_whole(monkeypatch: pytest.Monk
     assert 0 <= whole < 2**64
 
 
+def test_zeros_are_told_from_what_was_not_looked_at() -> None:
+    assert contents(np.zeros((6, 5)), np.zeros((6, 5)))[0] != 0
+
+
 def test_byte_order_does_not_change_the_content() -> None:
     assert contents(Y.astype(">f8")) == contents(Y)
