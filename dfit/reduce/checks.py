@@ -38,7 +38,8 @@ class NotFiniteAtStart(DataError):
     def __init__(self, values: str, place: str) -> None:
         super().__init__(
             f"the model or its derivative is not finite at the start {place}, with {values}. Type a p0 where "
-            "it is, bounds that keep it there, or where= to leave such points out"
+            'it is, bounds that keep it there, where= to leave such points out, or validate="full" to see the '
+            "first of them"
         )
         self.place = place
 
@@ -51,7 +52,8 @@ def unusable(what: str, count: int, place: str) -> str:
 def remedy(what: str) -> str:
     """What to type against values that no fit can use."""
     left_out = "where=sigma > 0" if "sigma" in what else "where=np.isfinite(y) (and of the coordinates)"
-    return f"To leave them out type: {'skipna=True' if what in MISSING else left_out}"
+    missing = "skipna=True (in curve_fit: nan_policy='omit')"
+    return f"To leave them out type: {missing if what in MISSING else left_out}"
 
 
 def drops(survey: Sums) -> dict[str, int]:
