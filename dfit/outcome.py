@@ -10,6 +10,7 @@ from dfit.core.covariance import NO_MINIMUM, NO_SUMS, Covariance, covariance, or
 from dfit.core.jackknife import jackknife
 from dfit.core.state import State, Status
 from dfit.core.sums import MISSING, Sums
+from dfit.core.validation import lost_squares
 from dfit.errors import DataError, warn
 from dfit.events import PassDone, StoppedByObserver
 from dfit.interrupted import BY_INTERRUPT, BY_OBSERVER
@@ -52,6 +53,8 @@ def finish(
         no_pass = stopped in (BY_INTERRUPT, BY_OBSERVER)
         found, groups = _covariance(p, evaluator, settings, state, no_pass)
         found = _placed(found, evaluator)
+        if settings.validate != "none":
+            _warn_lost(p, found, state)
     except (KeyboardInterrupt, StoppedByObserver):
         found, groups = _covariance(p, evaluator, settings, state, no_pass=True)
     dropped = drops(survey)
@@ -99,6 +102,12 @@ def _placed(found: Covariance, evaluator: Evaluator) -> Covariance:
     note = f"{NO_SUMS} {evaluator.not_finite or 'in memory'}. Type: data and sigma in larger or smaller units"
     warn(note)
     return found._replace(note=found.note.replace(NO_SUMS, note))
+
+
+def _warn_lost(p: Parameters, found: Covariance, state: State) -> None:
+    problem = lost_squares(state, found.stderr, [p.names[k] for k in p.varying])
+    if problem is not None:
+        warn(f"{problem}: their values are not to be believed. Type: these parameters in a larger unit")
 
 
 def _faults(prepared: Prepared) -> Faults:

@@ -238,7 +238,7 @@ class Passes:
         if problem is not None:
             raise FitFailed(
                 f"there is no next step from {p.in_words(state.theta)}: {problem}. Type: data, sigma and "
-                "parameters in units in which they are of ordinary size"
+                "parameters in units in which they are neither as large nor as small"
             )
 
     def _solve(self) -> Iterator[State]:

@@ -16,6 +16,8 @@ from dfit.core.sums import Sums
 
 # Rounding may leave a predicted decrease below zero by this part of the cost.
 ROUNDED = 1e-6
+# Squares of smaller derivatives have lost digits: the smallest number that has all of them is 2e-308.
+TINY = 1e-146
 
 
 def is_finite(sums: Sums) -> bool:
@@ -49,14 +51,29 @@ def bad_total(sums: Sums, survey: Sums | None, surveyed: bool) -> str | None:
 def bad_step(state: State, lower: np.ndarray, upper: np.ndarray, names: Sequence[str]) -> str | None:
     """Of what the solver proposes next; ``names`` are those of theta (p,), inside lower, upper (p,)."""
     trial, theta = np.asarray(state.trial), np.asarray(state.theta)
+    sizes = _sizes(state)
     inside = np.isfinite(trial) & (trial >= lower) & (trial <= upper)
     if not inside.all():
-        sizes = np.linalg.norm(np.asarray(state.equations.root)[:, :-1], axis=0)
         which = "; ".join(
-            f"{names[k]} from {theta[k]:g} to {trial[k]:g}, its derivatives' root of summed squares is {sizes[k]:g}"
+            f"{names[k]} from {theta[k]:g} to {trial[k]:g}, with derivatives of size {sizes[k]:.2g}"
             for k in np.flatnonzero(~inside).tolist()
         )
         return f"it would move {which}"
     if not state.predicted >= -ROUNDED * state.equations.cost:
         return f"it is predicted to lower the cost of {float(state.equations.cost):g} by {float(state.predicted):g}"
     return None
+
+
+def lost_squares(state: State, stderr: np.ndarray, names: Sequence[str]) -> str | None:
+    """Of a fit that ended: derivatives whose squares have lost digits, though they give a standard error (p,)."""
+    sizes = _sizes(state)
+    lost = (sizes > 0) & (sizes < TINY) & np.isfinite(stderr)
+    if not lost.any():
+        return None
+    which = ", ".join(f"{names[k]} ({sizes[k]:.2g})" for k in np.flatnonzero(lost).tolist())
+    return f"the squares of the derivatives by {which} are too small for float64"
+
+
+def _sizes(state: State) -> np.ndarray:
+    """Size (p,) of the derivatives of all points, weighted: the largest entry of each column of a root."""
+    return np.asarray(np.abs(np.asarray(state.equations.root)[:, :-1]).max(axis=0))
