@@ -243,3 +243,41 @@ def test_checkpoints_outlive_a_store_that_is_frozen_and_killed(
     assert folder.latest() in [({"k": 1}, before), ({"k": 2}, before.replace("001", "002"))]
     after = folder.save({"k": 3})
     assert folder.latest() == ({"k": 3}, after)
+
+
+def test_fit_with_data_and_checkpoints_in_a_store_goes_on_after_it_died(
+    data: xr.Dataset,
+    folder: Folder,
+    objects: ObjectServer,
+    proxy: Server,
+    reports: list[Report],
+    expected: dict[str, bytes],
+) -> None:
+    whole = undisturbed(expected)
+    tasks = len(reports)
+    often = dfit.Checkpoint(folder.path, every_s=0)
+    finished = strike_in_second_pass(proxy, reports, None, also=objects.kill)
+    with (
+        pytest.warns(dfit.DfitWarning, match="goes on without a new checkpoint"),
+        pytest.raises(dfit.WorkerError, match="stays unreadable"),
+    ):
+        fitted(data, retries=0, checkpoint=often)
+    assert 4 < finished[0] < 8
+    objects.start()
+    reports.clear()
+    proxy.fail(None)
+    assert bits(fitted(data, checkpoint=often)) == whole
+    assert 0 < len(reports) <= tasks - finished[0] + 1
+
+
+def test_fit_ends_without_a_checkpoint_where_their_store_is_silent(
+    folder: Folder, proxy: Server, reports: list[Report], expected: dict[str, bytes]
+) -> None:
+    whole = undisturbed(expected)
+    proxy.fail("silent", at=1, within="PUT dfit/run", lasting=True, on_strike=reports.clear)
+    with pytest.warns(dfit.DfitWarning, match="goes on without a new checkpoint"):
+        found = fitted(dataset(), checkpoint=dfit.Checkpoint(folder.path, every_passes=3))
+    assert bits(found) == whole
+    assert len(reports) > 4
+    proxy.fail(None)
+    assert folder.entries() == []
