@@ -52,8 +52,10 @@ def fit(y: xr.DataArray, **options: Any) -> dfit.FitResult:
 def bits(result: dfit.FitResult) -> tuple[bytes, ...]:
     """All that a fault must not change."""
     stderr = np.array([result.params[name].stderr for name in result.params])
-    numbers = np.array([result.cost, result.chisqr, result.ndata, result.npasses], float)
-    return result.theta.tobytes(), stderr.tobytes(), result.covar.tobytes(), numbers.tobytes()
+    numbers = [result.cost, result.chisqr, result.ndata, result.npasses]
+    for event in result.history:
+        numbers += [event.cost, event.relative_offset, event.trust_radius, *event.params.values()]
+    return result.theta.tobytes(), stderr.tobytes(), result.covar.tobytes(), np.array(numbers).tobytes()
 
 
 def progress(dask_scheduler: Any) -> tuple[int, dict[str, int]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import signal
@@ -12,8 +13,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import dask
 import numpy as np
 import pytest
+from distributed import Client, LocalCluster
 
 import dfit
 from tests.cluster.faults import PARTITIONS, POINTS, Blow, bits, fit, slow_data, wait_until
@@ -49,6 +52,25 @@ def fit_until_fault(cluster: Processes, blow: signal.Signals, after: int, **opti
     blown.require()
     assert blown.struck_at is not None
     return Fault(caught.value, ended - blown.struck_at)
+
+
+@pytest.fixture(scope="module")
+def undisturbed() -> tuple[bytes, ...]:
+    """Bits of a fit on threads, where they are those of any cluster."""
+    with pytest.MonkeyPatch.context() as patch, dask.config.set(scheduler="threads"):
+        patch.setattr("dfit.data.plan.LEAF_POINTS", POINTS)
+        return bits(fit(slow_data(0.0)))
+
+
+def resume(client: Client, checkpoint: dfit.Checkpoint, caplog: pytest.LogCaptureFixture) -> dfit.FitResult:
+    """The same call on another cluster; it goes on in the midst of the second pass."""
+    caplog.clear()
+    with client.as_current(), caplog.at_level(logging.INFO, "dfit"):
+        found = fit(slow_data(READ_S), checkpoint=checkpoint)
+    told = re.search(rf"resuming: pass 2, (\d+) of {PARTITIONS} partitions", caplog.text)
+    assert told is not None
+    assert 0 < int(told[1]) < PARTITIONS
+    return found
 
 
 def require_clear_error(fault: Fault, blow: signal.Signals) -> None:
@@ -138,34 +160,50 @@ def test_a_fit_on_a_frozen_scheduler_ends_before_it_begins(
         fit(slow_data(READ_S))
 
 
-# The last one: nothing is left of the cluster.
-def test_a_killed_scheduler_is_a_clear_error_and_leaves_no_worker(
-    cluster: Processes,
+# The last one on this cluster: nothing is left of it.
+def test_a_killed_scheduler_is_a_clear_error_leaves_no_worker_and_fewer_workers_go_on(
+    cluster: Processes, tmp_path: Path, undisturbed: tuple[bytes, ...], caplog: pytest.LogCaptureFixture
 ) -> None:
-    fault = fit_until_fault(cluster, signal.SIGKILL, PARTITIONS // 3)
+    checkpoint = dfit.Checkpoint(tmp_path / "fit.ckpt", every_s=0.2)
+    fault = fit_until_fault(cluster, signal.SIGKILL, PARTITIONS // 3, checkpoint=checkpoint)
     require_clear_error(fault, signal.SIGKILL)
     wait_until(lambda: not cluster.left(), DEATH_TIMEOUT_S + 30)
+    with (
+        LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=":0") as smaller,
+        Client(smaller, set_as_default=False) as client,
+    ):
+        assert bits(resume(client, checkpoint, caplog)) == undisturbed
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("blow", [signal.SIGKILL, signal.SIGSTOP])
-def test_ten_schedulers_lost_are_ten_clear_errors(
-    blow: signal.Signals, tmp_path: Path, source_environment: dict[str, str]
+def test_ten_schedulers_lost_are_ten_clear_errors_and_three_workers_go_on(
+    blow: signal.Signals,
+    tmp_path: Path,
+    source_environment: dict[str, str],
+    undisturbed: tuple[bytes, ...],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     rng = np.random.default_rng(10)
     seconds = []
     for turn in range(10):
         folder = tmp_path / str(turn)
         folder.mkdir()
+        checkpoint = dfit.Checkpoint(folder / "fit.ckpt", every_s=0.2)
         with Processes(folder, 2, source_environment) as cluster:
-            fault = fit_until_fault(cluster, blow, int(rng.integers(2, PARTITIONS - 20)))
+            fault = fit_until_fault(
+                cluster, blow, int(rng.integers(2, PARTITIONS - 20)), checkpoint=checkpoint
+            )
             require_clear_error(fault, blow)
             seconds.append(fault.seconds)
             if blow == signal.SIGKILL:
                 wait_until(lambda cluster=cluster: not cluster.left(), DEATH_TIMEOUT_S + 30)
         assert cluster.left() == []
+        (folder / "more").mkdir()
+        with Processes(folder / "more", 3, source_environment) as larger:
+            assert bits(resume(larger.client, checkpoint, caplog)) == undisturbed
     print(
         f"\n10 schedulers ended by {blow.name}: 10 clear errors, after {statistics.median(seconds):.1f} s in "
-        f"the median, {max(seconds):.1f} s at most; no worker process left"
+        f"the median, {max(seconds):.1f} s at most; no worker process left; 10 fits with the same bits on 3 workers"
     )
