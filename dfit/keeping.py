@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 from dfit.checkpoint import Checkpoint
 from dfit.errors import CheckpointError, DataError, InputError, ModelError, warn
-from dfit.identity import Identity, changes, content_of
+from dfit.identity import Identity, changes, content_of, has_other_values
 from dfit.prepare import Prepared
 from dfit.store.snapshot import Snapshot
 
@@ -66,7 +66,7 @@ class Keeper:
         """Look at some of the values of lazy data; refuse others than an earlier process has seen."""
         now.data["content"] = content_of(prepared)
         before = None if self.found is None else self.found.data.get("content")
-        if before not in (None, now.data["content"]):
+        if before is not None and has_other_values(before, now.data["content"]):
             raise InputError(
                 f"{self.where} is of other data: their shape is the same, the values in their first, middle or "
                 "last chunk are not. Type: resume=False to begin again there, or checkpoint= another path"

@@ -41,3 +41,12 @@ def small_leaves(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr("dfit.data.plan.LEAF_POINTS", 2048)
     with dask.config.set(scheduler="synchronous"):
         yield
+
+
+@pytest.fixture
+def chunk_partitions() -> Iterator[None]:
+    """Every group of chunks that share a leaf is a partition."""
+    import dask
+
+    with dask.config.set({"dfit.partition-bytes": "1 B"}):
+        yield

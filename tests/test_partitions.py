@@ -19,16 +19,9 @@ ROWS, COLUMNS, ROW, COLUMN = 12, 1500, 3, 500
 PARTITIONS = (ROWS // ROW) * (COLUMNS // COLUMN)
 
 pytestmark = [
-    pytest.mark.usefixtures("small_leaves", "rereading"),
+    pytest.mark.usefixtures("small_leaves", "chunk_partitions", "rereading"),
     pytest.mark.filterwarnings("ignore:.*points were left out:dfit.DfitWarning"),
 ]
-
-
-@pytest.fixture(autouse=True)
-def small_partitions() -> Any:
-    """Every chunk is a partition."""
-    with dask.config.set({"dfit.partition-bytes": "1 B"}):
-        yield
 
 
 def plane(x, t, a, b, k):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -106,11 +106,12 @@ class Table:
         """Numbers of a partition, of those that observers are told."""
         return {name: self.columns[name][partition].item() for name in TOLD}
 
-    def carry(self, before: Table, known: Iterable[str]) -> None:
-        """Add what the passes before have spent, and take over columns that only they have found."""
+    def carry(self, before: Table, surveyed: bool, has_cost: bool) -> None:
+        """Add what the passes before have spent, and take over what only they have found."""
+        known = {"missing": not surveyed, "cost": not has_cost}
         for name in SPENT:
             self.columns[name] += before.columns[name]
-        for name in known:
+        for name in (name for name, only_before in known.items() if only_before):
             self.columns[name][:] = before.columns[name]
 
     def clear(self, partition: int) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 import numpy as np
 
 from dfit.data.plan import Partition
+from dfit.errors import InputError
 from dfit.events import PartitionDone
 from dfit.reduce.books import Table
 from dfit.reduce.task import Report
@@ -56,6 +57,16 @@ class Endings:
         row = self._table.row(at)
         worker, why = report.process, self._why.pop(at, None)
         self._observe(PartitionDone(self._npass, self._done, len(self._due), at, worker, why, **row))
+
+
+def require_readable(partitions: int, lost: Iterable[LostLeaves], least: float) -> None:
+    """Refuse to go on from what leaves out more than may be."""
+    share = readable(partitions, lost)
+    if share < least:
+        raise InputError(
+            f"{share:.2%} of the partitions could be read so far, min_success_rate={least} asks for more. Type: "
+            "resume=False to begin again and read them all, or the min_success_rate of before"
+        )
 
 
 def readable(partitions: int, lost: Iterable[LostLeaves]) -> float:

@@ -12,14 +12,14 @@ from dfit.core.equations import Equations
 from dfit.core.sums import Sums, condition, equations
 from dfit.core.validation import bad_total, is_finite
 from dfit.data.drawing import Drawn
-from dfit.data.plan import Partition
+from dfit.data.plan import Partition, covered
 from dfit.data.subset import SamplePlan
 from dfit.errors import DataError, WorkerError
 from dfit.events import PartitionDone
 from dfit.reduce.books import Account, Table
 from dfit.reduce.checks import AGAIN, NotFiniteAtStart, differs, require_points, unreadable, unusable
 from dfit.reduce.draw import DrawReport, Gathering, Sample
-from dfit.reduce.endings import Endings, readable
+from dfit.reduce.endings import Endings, readable, require_readable
 from dfit.reduce.job import Job, Point
 from dfit.reduce.kernels import without_noise_of
 from dfit.reduce.knowledge import Memory, PartitionsLost, RunningPass, begun, is_of
@@ -104,6 +104,7 @@ class PassEvaluator:
         self.account, self.table, self.lost = memory.account, memory.table, memory.lost
         self.running, self.recovery = memory.running, memory.recovery
         self._job = self.job_for(memory.form)
+        require_readable(len(self._partitions), self.lost, self._min_success)
 
     @property
     def runner(self) -> Runner:
@@ -230,8 +231,7 @@ class PassEvaluator:
         if first:
             self.account.first_bytes = self.account.bytes_read - before
         last, self.running, self.table = self.table, None, running.table
-        not_found = (() if point.survey else ("missing",)) + (("cost",) if form == "groups" else ())
-        self.table.carry(last, not_found)
+        self.table.carry(last, surveyed=point.survey, has_cost=form != "groups")
         if not first and self.table.leaves != last.leaves:
             self.survey = None
             raise PartitionsLost
@@ -246,12 +246,13 @@ class PassEvaluator:
         """Leave a failed piece out, if so many may be; raise otherwise."""
         partition, failure = self._partitions[report.partition], report.failure
         assert failure is not None
-        lost = self.lost | {(partition.index, failure.leaves.start, failure.leaves.stop)}
-        place = self._describe(partition, range(len(partition.chunks)))
-        if readable(len(self._partitions), lost) < self._min_success:
-            raise WorkerError(unreadable(failure, place), partition=partition.index, worker=report.process)
-        self.lost = lost
-        self.recovered("partition left out", unreadable(failure, place), partition=partition.index)
+        piece = (partition.index, failure.leaves.start, failure.leaves.stop)
+        if piece not in self.lost:  # another process may have looked at it
+            why = unreadable(failure, self._describe(partition, covered(partition, failure.leaves)[0]))
+            if readable(len(self._partitions), {*self.lost, piece}) < self._min_success:
+                raise WorkerError(why, partition=partition.index, worker=report.process)
+            self.lost |= {piece}
+            self.recovered("partition left out", why, partition=partition.index)
 
     def recovered(self, strategy: str, detail: str, **where: int) -> None:
         """Add to the recovery log; ``where`` is the partition, or the iteration: the number of the pass."""

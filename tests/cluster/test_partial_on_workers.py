@@ -21,15 +21,15 @@ from tests.cluster.faults import decay, fit, slow_data, wait_until
 CHUNK, CHUNKS, BROKEN = 2000, 12, 4
 
 pytestmark = [
-    pytest.mark.usefixtures("small_leaves"),
+    pytest.mark.usefixtures("small_leaves", "chunk_partitions"),
     pytest.mark.filterwarnings("ignore:.*are left out, because they cannot be read:dfit.DfitWarning"),
 ]
 
 
 @pytest.fixture(autouse=True)
-def small_partitions() -> Iterator[None]:
-    """Every chunk is a partition; the cluster is the scheduler, whatever small leaves ask for."""
-    with dask.config.set({"dfit.partition-bytes": "1 B", "scheduler": None}):
+def on_the_cluster() -> Iterator[None]:
+    """The client's scheduler, and not the one that small leaves ask for."""
+    with dask.config.set(scheduler=None):
         yield
 
 
