@@ -301,7 +301,7 @@ def _kept(
         printer.notice(before.sentence)
     printer.begin(prepared.memory.sentence(len(prepared.partitions), prepared.domain.data.size))
     course, history = (None, []) if before is None else (before.course, before.history)
-    shelf = Shelf(keeper.folder, identity.digest)
+    shelf = Shelf(keeper.folder, identity.digest, settings.resume)
     passes = Passes(prepared, settings, warmup, printer, clock, course, shelf)
     if before is not None and finished:
         return finish(prepared, passes, settings, before.course.state, before.stopped, clock, history)

@@ -20,14 +20,20 @@ NUMBERS = ("total", "chunks", "chunks_read", "bytes_read", "read_s", "complete")
 
 
 class Shelf:
-    """Where the sample is kept, so that no pass is spent on it again; for the fit of one identity only."""
+    """Where the sample is kept, so that no pass is spent on it again; for the fit of one identity only.
 
-    def __init__(self, folder: Folder, identity: str) -> None:
+    A fit that is to begin again (``resume=False``) draws its own.
+    """
+
+    def __init__(self, folder: Folder, identity: str, resume: bool) -> None:
         self._folder = folder
         self._identity = identity
+        self._resume = resume
 
     def load(self) -> Sample | None:
         """The sample, if it is there, sound, and of this fit."""
+        if not self._resume:
+            return None
         try:
             tree = self._folder.get(NAME)
         except CheckpointError as error:
