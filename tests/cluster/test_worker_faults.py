@@ -28,9 +28,10 @@ def a_leaf_for_each_chunk(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def fragile() -> Iterator[Client]:
-    """Client of two workers that nothing else uses."""
+    """Client of two workers that nothing else uses, whose nannies have time to start them again."""
+    patient = {"distributed.scheduler.allowed-failures": 10, "distributed.comm.timeouts.connect": "120s"}
     with (
-        dask.config.set({"distributed.scheduler.allowed-failures": 10}),
+        dask.config.set(patient),
         LocalCluster(
             n_workers=2, threads_per_worker=1, dashboard_address=":0", memory_limit="2GiB"
         ) as cluster,
@@ -41,7 +42,7 @@ def fragile() -> Iterator[Client]:
 
 def process_ids(client: Client) -> dict[str, int]:
     """Processes of both workers, by address, once there are two again."""
-    client.wait_for_workers(2, timeout=60)
+    client.wait_for_workers(2, timeout=150)
     return client.run(os.getpid)
 
 
