@@ -88,7 +88,7 @@ class Recovery:
         why = f"{kind} {place}" if place else f"{kind} at cost {cost:.6g}"
         words = self._parameters.in_words
         self._evaluator.recovered(
-            name, f"{why}, {words(theta)}; goes on from {words(found)}", iteration=passes
+            name, f"{why}, with {words(theta)}; goes on from {words(found)}", iteration=passes
         )
         return found
 
