@@ -69,7 +69,7 @@ HIDDEN: dict[str, tuple[Callable, Callable, set[str]]] = {
     ("name", "traced", "way"),
     [
         *((name, traced, PLAIN) for name in HIDDEN for traced in (True, False)),
-        ("only a sum", True, WARM | ROBUST),
+        ("only a sum", True, ROBUST),
         ("only a product", False, WARM | ROBUST),
     ],
 )
