@@ -1,0 +1,99 @@
+"""Data ten times as large as the worker's memory, pass after pass: memory stays as it was, nothing is left."""
+
+from __future__ import annotations
+
+import os
+import statistics
+from typing import Any
+
+import dask.array as da
+import numpy as np
+import pytest
+import xarray as xr
+from distributed import Client, LocalCluster
+
+import dfit
+from dfit.events import PassDone
+from tests.cluster.faults import resident_mib, wait_until
+
+LIMIT = 640 << 20
+POINTS = 1 << 17  # of a chunk
+COORDINATES = 14  # with y 120 bytes a point, of which only the reading is dear
+CHUNKS = 10 * LIMIT // (8 * (1 + COORDINATES) * POINTS) + 1
+
+
+def slow_to_converge(*arguments: Any) -> Any:
+    """Of y = 0: a falls by a fifth in every pass."""
+    *x, a = arguments
+    return x[0] * a**5
+
+
+def block(number: int, block_id: Any = None) -> np.ndarray:
+    """A chunk of one of the arrays; that of y is 0."""
+    return np.full(POINTS, number / (1 + block_id[0]))
+
+
+def array(number: int, chunks: int) -> xr.DataArray:
+    lazy = da.map_blocks(block, number, chunks=((POINTS,) * chunks,), dtype=float, meta=np.empty(0))
+    return xr.DataArray(lazy, dims="i")
+
+
+class Watch:
+    """Memory of this process and of the workers after each pass, in MiB, and the tasks that are left."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self._pids = {os.getpid(), *client.run(os.getpid).values()}
+        self.memory: dict[int, list[float]] = {pid: [] for pid in self._pids}
+        self.tasks: list[int] = []
+
+    def __call__(self, event: PassDone) -> None:
+        for pid, seen in self.memory.items():
+            seen.append(resident_mib(pid))
+        self.tasks.append(self._client.run_on_scheduler(lambda dask_scheduler: len(dask_scheduler.tasks)))
+
+    def growth(self, settled: int) -> float:
+        """Largest growth of a process from the passes after ``settled`` to the last ones."""
+        return max(
+            statistics.median(seen[-settled:]) / statistics.median(seen[settled : 2 * settled]) - 1
+            for seen in self.memory.values()
+        )
+
+
+@pytest.mark.parametrize(
+    ("passes", "part"), [(10, 8), pytest.param(100, 1, marks=[pytest.mark.slow, pytest.mark.timeout(7200)])]
+)
+def test_memory_stays_flat_and_no_future_is_left(passes: int, part: int) -> None:
+    chunks = CHUNKS // part
+    y = array(0, chunks)
+    x = {f"x{k}": array(1 + k, chunks) for k in range(COORDINATES)}
+    with (
+        LocalCluster(
+            n_workers=1, threads_per_worker=1, dashboard_address=":0", memory_limit=LIMIT
+        ) as cluster,
+        Client(cluster) as client,
+    ):
+        pids = client.run(os.getpid)
+        watch = Watch(client)
+        found = dfit.fit(
+            slow_to_converge,
+            y,
+            x,
+            p0={"a": 1.0},
+            param_names=["a"],
+            max_passes=passes,
+            warmup=False,
+            callback=watch,
+        )
+        wait_until(lambda: not client.run_on_scheduler(lambda dask_scheduler: len(dask_scheduler.tasks)))
+        assert client.futures == {}
+        assert client.run(os.getpid) == pids, "a worker was started again"
+    assert found.npasses == passes
+    size = (1 + COORDINATES) * y.nbytes
+    growth = watch.growth(max(3, passes // 10))
+    print(
+        f"\n{passes} passes over {size / LIMIT:.1f} times the worker's memory: grown by {100 * growth:.1f} %; "
+        f"{max(watch.tasks)} tasks at most after a pass"
+    )
+    assert growth < 0.05
+    assert max(watch.tasks) <= 1  # the last one is let go of a moment later
