@@ -87,7 +87,10 @@ class Faults:
         places = [one.place for one in self.left_out[:TOLD]]
         more = len(self.left_out) - len(places)
         rest = f" and {more} more, see result.left_out" if more else ""
-        return self.sentence and f"{self.sentence}, because they cannot be read: {', '.join(places)}{rest}"
+        return (
+            self.sentence
+            and f"{self.sentence}, because they could not be read or summed: {', '.join(places)}{rest}"
+        )
 
     def diagnostics(self) -> dict[str, Any]:
         """The same under the names that guides to streaming fits use; a batch is a task of one partition."""

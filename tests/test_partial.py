@@ -58,7 +58,7 @@ def test_fit_goes_on_without_a_partition_that_cannot_be_read(
     assert lost.ranges == {"i": (BROKEN * CHUNK, (BROKEN + 1) * CHUNK)}
     assert "y 'signal', chunk (4,)" in lost.error and str(tmp_path) in lost.error
     place = "partition 4 (i[8000:10000] = 2020-11-29 08:00:00 to 2021-02-20 15:00:00)"
-    assert any(f"because they cannot be read: {place}" in str(w.message) for w in told)
+    assert any(f"because they could not be read or summed: {place}" in str(w.message) for w in told)
     assert place in found.fit_report()
     assert found.streaming_diagnostics["failed_batch_indices"] == [BROKEN]
     assert found.run.points_per_pass == CHUNK * (CHUNKS - 1)

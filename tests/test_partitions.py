@@ -96,6 +96,19 @@ def test_table_has_the_ranges_of_dimensions_and_coordinates() -> None:
     assert "station_min" not in table.coords
 
 
+def test_dates_of_another_calendar_are_told_as_the_model_sees_them() -> None:
+    time = xr.date_range("2001-02-27", periods=6000, freq="h", calendar="noleap", use_cftime=True)
+    y = xr.DataArray(np.exp(-np.arange(6000) / 2000), {"time": time}).chunk(time=2000)
+
+    def decay(time, a, tau):
+        return a * jnp.exp(-time / tau)
+
+    found = dfit.fit(decay, y, "time", p0={"a": 0.5, "tau": 100}, time_unit="D")
+    assert found.partitions is not None
+    np.testing.assert_allclose(found.partitions.time_min, [0, 2000 / 24, 4000 / 24])
+    np.testing.assert_allclose(found.partitions.time_max, [1999 / 24, 3999 / 24, 5999 / 24])
+
+
 def test_reads_that_were_tried_again_are_counted_where_they_were() -> None:
     broken = []
 

@@ -90,9 +90,9 @@ class Table:
         """Numbers of a finished piece."""
         at = report.partition
         seconds = report.read_s + report.compute_s
-        for name, column in self.columns.items():
-            value = seconds if name == "seconds" else getattr(report, name)
-            with np.errstate(over="ignore"):  # the sum of contents is modulo 2^64
+        with np.errstate(over="ignore"):  # the sum of contents is modulo 2^64
+            for name, column in self.columns.items():
+                value = seconds if name == "seconds" else getattr(report, name)
                 column[at] += column.dtype.type(value)
         if report.leaves:
             self.workers[at] = report.process

@@ -22,7 +22,9 @@ CHUNK, CHUNKS, BROKEN = 2000, 12, 4
 
 pytestmark = [
     pytest.mark.usefixtures("small_leaves", "chunk_partitions"),
-    pytest.mark.filterwarnings("ignore:.*are left out, because they cannot be read:dfit.DfitWarning"),
+    pytest.mark.filterwarnings(
+        "ignore:.*are left out, because they could not be read or summed:dfit.DfitWarning"
+    ),
 ]
 
 

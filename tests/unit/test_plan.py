@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import dask.array as da
 import numpy as np
 import pytest
@@ -16,6 +18,7 @@ from dfit.data.plan import (
     bytes_per_point,
     chunk_grid,
     chunks_in_order,
+    covered,
     largest_leaf,
     leaf_size,
     leaves_of,
@@ -123,3 +126,15 @@ def test_array_in_memory_is_cut_into_rows_of_about_a_leaf() -> None:
 
 def test_a_leaf_is_a_power_of_two() -> None:
     assert LEAF_POINTS & (LEAF_POINTS - 1) == 0
+
+
+def test_leaves_of_a_partition_name_their_chunks_and_count_their_points(monkeypatch) -> None:
+    monkeypatch.setattr("dfit.data.plan.LEAF_POINTS", 100)
+    chunks = list(chunks_in_order(((40, 50, 30, 250, 60),)))
+    (whole,) = partitions_of(chunks, 10_000)
+    part = replace(whole, first_leaf=7)  # leaves of 90, 30, 100, 100, 50 and 60 points
+    assert covered(part, range(7, 13)) == (range(5), 430)
+    assert covered(part, range(7, 8)) == (range(2), 90)
+    assert covered(part, range(8, 9)) == (range(2, 3), 30)
+    assert covered(part, range(9, 12)) == (range(3, 4), 250)
+    assert covered(part, range(11, 13)) == (range(3, 5), 110)
