@@ -41,6 +41,7 @@ from dfit.probe import check, traced
 from dfit.reduce.cluster import ClusterRunner
 from dfit.reduce.evaluators import PassEvaluator
 from dfit.reduce.job import Job
+from dfit.reduce.kept import with_retries
 from dfit.reduce.kernels import Recipe
 from dfit.reduce.memory import Memory, memory_of
 from dfit.reduce.runners import Get, LocalRunner, Runner, scheduler_of
@@ -111,7 +112,7 @@ def prepare(
     logger.info("%s", memory.sentence(len(partitions), domain.data.size))
 
     def start_runner() -> Runner:
-        shared = upstream(sources, grid, partitions)
+        shared = with_retries(upstream(sources, grid, partitions), settings.retries)
         if client is not None:
             return ClusterRunner(shared, model.constants, client, memory.keep, memory.room, tasks)
         return LocalRunner(shared, model.constants, get, memory.keep, memory.room, tasks)

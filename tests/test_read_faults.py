@@ -158,3 +158,25 @@ def test_file_cut_short_while_it_is_read_ends_the_fit(
     with pytest.raises(error, match=text):
         fitted(data, retries=1)
     assert 6 < len(reports) <= 8
+
+
+@pytest.mark.parametrize("lasting", [False, True])
+def test_value_that_all_partitions_share_is_read_as_patiently(
+    server: Server, folder: Path, reports: list[Report], lasting: bool
+) -> None:
+    def centred(data: xr.Dataset) -> xr.Dataset:
+        return data.assign(signal=data.signal - data.signal.mean() + 1)
+
+    expected = bits(fitted(centred(xr.open_zarr(folder / "data.zarr", chunks={}))))
+    data = centred(opened(server))
+    reports.clear()
+    server.fail(500, at=4, within="signal/c/", lasting=lasting)
+    if lasting:
+        with pytest.raises(
+            dfit.WorkerError, match=r"which several partitions need.*data\.zarr/signal.* 4 tries.* 500"
+        ):
+            fitted(data)
+        assert not reports
+    else:
+        assert bits(fitted(data)) == expected
+    assert sum(r.fault == 500 for r in server.log) == (4 if lasting else 1)

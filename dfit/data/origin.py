@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from dask._task_spec import DataNode
+from dask._task_spec import DataNode, GraphNode
 
 
 def origin(graph: Mapping[Any, Any], key: Any) -> str:
@@ -17,7 +17,7 @@ def origin(graph: Mapping[Any, Any], key: Any) -> str:
             path = _path(node.value)
             if path:
                 return path
-        elif node is not None:
+        elif isinstance(node, GraphNode):  # and not what is kept, or persisted
             new = node.dependencies - seen
             seen |= new
             todo += new

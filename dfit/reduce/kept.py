@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
+from dask._task_spec import Task
 from dask.sizeof import sizeof
 from dask.utils import format_bytes, key_split
 
 from dfit.data.graph import Upstream
-from dfit.errors import InputError
+from dfit.data.origin import origin
+from dfit.errors import InputError, WorkerError
+from dfit.reduce.reading import process_name, tried_again
 
 # A rechunk or an overlap shares blocks as large as the data; a mean shares little. Up to so many blocks
 # of a kind are computed without asking.
@@ -20,6 +24,43 @@ FEW = 4
 def first_of_each(shared: Upstream) -> list[Any]:
     """One key of every kind that has many, whose size tells that of the others."""
     return [keys[0] for keys in _kinds(shared.kept).values() if len(keys) > FEW]
+
+
+def with_retries(shared: Upstream, retries: int) -> Upstream:
+    """The same work, where each task that computes a kept key is tried again as a read of a chunk is."""
+    graph = {
+        key: Task(
+            key,
+            Patient(node.func, str(key), origin(shared.kept_graph, key), retries),
+            *node.args,
+            **node.kwargs,
+        )
+        if type(node) is Task
+        else node
+        for key, node in shared.kept_graph.items()
+    }
+    return replace(shared, kept_graph=graph)
+
+
+@dataclass(frozen=True)
+class Patient:
+    """A function of a task that may read: called again where it fails, ``retries`` times at most."""
+
+    func: Callable[..., Any]
+    key: str
+    path: str
+    retries: int
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return tried_again(lambda: self.func(*args, **kwargs), self.retries, self._failed)[0]
+
+    def _failed(self, error: Exception) -> WorkerError:
+        return WorkerError(
+            f"{self.key}, which several partitions need, could not be computed "
+            f"{f'from {self.path} ' if self.path else ''}in process {process_name()} after {self.retries + 1} "
+            f"tries: {type(error).__name__}: {error}",
+            worker=process_name(),
+        )
 
 
 def require_room(shared: Upstream, size_of: Callable[[Any], int], room: int) -> None:

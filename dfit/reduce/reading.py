@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping, MutableMapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -13,11 +13,12 @@ from dfit.data.drawing import Drawn, Share, draw
 from dfit.data.graph import Key, Work
 from dfit.data.loading import Loader
 from dfit.data.origin import origin
-from dfit.errors import DfitError, ReadFailed
+from dfit.errors import DfitError, ReadFailed, WorkerError
 from dfit.reduce.allocator import tune_allocator
 from dfit.reduce.job import Job
 
 Arrays = list[list[np.ndarray]]
+T = TypeVar("T")
 FIRST_PAUSE_S = 0.1  # before a failed read is tried again; doubled each time
 
 
@@ -133,14 +134,25 @@ def read_chunk(job: Job, loader: Loader, work: Work, number: int) -> tuple[list[
     ReadFailed
         When the last try failed.
     """
-    for again in range(job.retries + 1):
+
+    def failed(error: Exception) -> ReadFailed:
+        return _failed(job, work, number, loader.at, error)
+
+    return tried_again(lambda: loader.chunk(number), job.retries, failed)
+
+
+def tried_again(
+    call: Callable[[], T], retries: int, failed: Callable[[Exception], WorkerError]
+) -> tuple[T, int]:
+    """What a call gives, and how often it was tried again, with pauses that double; ``failed`` names the last error."""
+    for again in range(retries + 1):
         try:
-            return loader.chunk(number), again
+            return call(), again
         except (DfitError, MemoryError):
             raise
         except Exception as error:  # stores and codecs raise errors of their own packages
-            if again == job.retries:
-                raise _failed(job, work, number, loader.at, error) from error
+            if again == retries:
+                raise failed(error) from error
         time.sleep(FIRST_PAUSE_S * 2**again)
     raise AssertionError("unreachable: the last try returns or raises")
 
