@@ -17,14 +17,9 @@ from dfit.core.hand_over import Decision, hand_over
 from dfit.core.state import State, Status
 from dfit.core.sums import faults
 from dfit.core.trust_region import start
-from dfit.core.validation import bad_step
-from dfit.data.groups import numbered
-from dfit.data.plan import Source
-from dfit.data.subset import SamplePlan, plan_sample
-from dfit.errors import FitFailed, InputError
 from dfit.prepare import Prepared
 from dfit.progress import Printer
-from dfit.recovery import NOT_FINITE, STALLED, Recovery, better
+from dfit.recovery import NOT_FINITE, STALLED, Recovery, better, require_step
 from dfit.reduce.checks import NotFiniteAtStart
 from dfit.reduce.draw import Gathering, Sample
 from dfit.reduce.evaluators import PassEvaluator
@@ -32,6 +27,7 @@ from dfit.reduce.in_memory import SampleEvaluator, refuse_faults
 from dfit.reduce.knowledge import PartitionsLost
 from dfit.reduce.retraction import retracted
 from dfit.reduce.sampled import SampleSolver, require_traced
+from dfit.sampling import Sampling
 from dfit.settings import Settings
 from dfit.shelf import Shelf
 from dfit.statistics import Clock
@@ -115,7 +111,7 @@ class Passes:
         self._guards = box_of(p)
         self._tolerances = settings.tolerances
         self.course = course or Course(Stage.BEGIN, start(self._p0))
-        self._shelf = shelf
+        self._sampling = Sampling(prepared, warmup or Warmup(), settings.max_passes, clock, shelf)
         seed = 0 if warmup is None else warmup.seed
         self._recovery = Recovery(settings.recovery, p, self._passes, seed)
         self._solver: SampleSolver | None = None
@@ -146,9 +142,10 @@ class Passes:
     def _seen(self, state: State) -> State:
         """The best state so far, after one that `_rest` gave; running on, if a strategy knows another start."""
         status = Status(int(state.status))
-        if status in (Status.STALLED, Status.NOT_FINITE) and self._settings.max_passes > 0:
-            place = self._passes.not_finite if status == Status.NOT_FINITE else None
-            if self._restarted(STALLED if status == Status.STALLED else NOT_FINITE, state, place):
+        if status in (Status.STALLED, Status.NOT_FINITE):
+            stalled = status == Status.STALLED
+            place = None if stalled else self._passes.not_finite
+            if self._restarted(STALLED if stalled else NOT_FINITE, state, place):
                 return better(state, self.course.at_p0)._replace(status=RUNNING)
             if place is not None and self.course.at_p0 is None:
                 raise NotFiniteAtStart(self._prepared.parameters.in_words(state.theta), place)
@@ -161,8 +158,8 @@ class Passes:
 
     def _restarted(self, kind: str, state: State, place: str | None) -> bool:
         """Whether a strategy of the user's has named another start, from which the passes go on."""
-        theta, cost = np.asarray(state.theta), float(state.equations.cost)
-        found = self._recovery.start(kind, theta, cost if kind == STALLED else np.inf, place)
+        theta, cost = np.asarray(state.theta), float(state.equations.cost) if kind == STALLED else np.inf
+        found = self._recovery.start(kind, theta, cost, place) if self._settings.max_passes > 0 else None
         if found is None:
             return False
         best = better(state, self.course.at_p0) if kind == STALLED else self.course.at_p0
@@ -187,18 +184,18 @@ class Passes:
         """The sample and the warm-up; all of the fit where the sample is all of the data, or all that may be read."""
         if warmup.method == "lbfgs":
             require_traced(self._passes.job_for("triangle").recipe)
-        plan = self._plan(warmup)
+        plan = self._sampling.plan()
         sample = None
         if plan.collect and self.course.at_p0 is None:
             # Of leaves that an earlier process has summed no point is collected.
             gathering = None if self._passes.running else Gathering(plan)
             collected = self._next(self.course.state, evaluate=partial(self._passes, collect=gathering))
             if gathering is not None:
-                sample = self._keep(gathering.sample())
+                sample = self._sampling.keep(gathering.sample())
             self._clock.ended("gauss_newton")
             self.course = self.course._replace(at_p0=collected)
             yield collected
-        warmed = self._warm_up(sample or self._sample(plan), warmup)
+        warmed = self._warm_up(sample or self._sampling.sample(plan), warmup)
         theta = np.asarray(warmed.state.theta)
         if self._settings.max_passes == 0:
             in_memory = self._in_memory()
@@ -223,23 +220,12 @@ class Passes:
         passes = evaluate or self._passes
         before, state = state, next(iterate(passes, state, *self._box, self._tolerances, retract))
         self._recovery.reduced(before, state, self._passes.not_finite)
-        self._check_step(state)
+        if self._settings.validate != "none":
+            require_step(state, *self._box, self._prepared.parameters)
         if state.status == Status.RUNNING or not self._passes.is_rough(state.theta):
             return state
         again = start(state.theta)
         return again._replace(equations=state.equations, offset=state.offset, second=state.second)
-
-    def _check_step(self, state: State) -> None:
-        """Refuse to spend a pass on a step that is none."""
-        if self._settings.validate == "none" or state.status != Status.RUNNING:
-            return
-        p = self._prepared.parameters
-        problem = bad_step(state, *self._box, [p.names[k] for k in p.varying])
-        if problem is not None:
-            raise FitFailed(
-                f"there is no next step from {p.in_words(state.theta)}: {problem}. Type: data, sigma and "
-                "parameters in units in which they are neither as large nor as small"
-            )
 
     def _solve(self) -> Iterator[State]:
         while self.course.state.status == Status.RUNNING:
@@ -269,7 +255,7 @@ class Passes:
             yield state._replace(status=RUNNING, equations=state.equations._replace(cost=cost))
             return
         if verdict.decision == Decision.BACK and at_p0 is not None:
-            state = _lower(at_p0, state)
+            state = better(state, at_p0)
         self.course = Course(Stage.SOLVE, state, report=report)
         yield state
 
@@ -277,53 +263,19 @@ class Passes:
         """A pass at p0, where the data contradict the sample: the lower one is gone on from."""
         state, report = self.course.state, self.course.report
         at_p0 = self._next(start(self._p0))
-        self.course = Course(Stage.SOLVE, _lower(at_p0, state), report=report)
+        self.course = Course(Stage.SOLVE, better(state, at_p0), report=report)
         yield self.course.state
-
-    def _plan(self, warmup: Warmup) -> SamplePlan:
-        # The only pass is better spent where the sample leads than on collecting it.
-        reads_again = self._passes.runner.reads_again and self._settings.max_passes > 1
-        groups = self._groups(warmup)
-        prepared, skipna = self._prepared, self._prepared.domain.skipna
-        return plan_sample(prepared.partitions, warmup.points, warmup.seed, groups, reads_again, skipna)
-
-    def _groups(self, warmup: Warmup) -> Source | None:
-        domain, of_cov = self._prepared.domain, self._prepared.groups
-        if warmup.groups is None:
-            return of_cov if of_cov is None else _few(of_cov, warmup.points)
-        named = numbered(domain, warmup.groups, "warmup=dfit.Warmup(groups=...)")
-        # Where a fit ends on its sample, its covariance takes the groups from there.
-        ends_there = self._settings.max_passes == 0 or domain.data.size <= warmup.points
-        return of_cov if of_cov is not None and ends_there else _few(named, warmup.points)
-
-    def _sample(self, plan: SamplePlan) -> Sample:
-        """The sample of a plan: the one that is kept, or drawn now."""
-        kept = None if self._shelf is None else self._shelf.load()
-        sample = kept or self._keep(self._passes.sample(plan))
-        self._clock.ended("sample")
-        return sample
-
-    def _keep(self, sample: Sample) -> Sample:
-        if self._shelf is not None and not sample.complete:
-            self._shelf.save(sample)
-        return sample
-
-    def _solver_of(self, sample: Sample) -> SampleSolver:
-        prepared, job = self._prepared, self._passes.job_for("triangle")
-        held = prepared.parameters.init[list(prepared.parameters.fixed)]
-        return SampleSolver(job.recipe, prepared.model.constants, sample, held, job.sigma, job.f_scale)
 
     def _retraction(self) -> Callable[[State], State]:
         """What moves a trial onto the model, by the sample; after a resume the sample is there again first."""
         if self._solver is None:
-            assert self._warmup is not None
-            self._solver = self._solver_of(self._sample(self._plan(self._warmup)))
+            self._solver = self._sampling.solver(self._sampling.sample(self._sampling.plan()))
         return partial(retracted, self._solver, guards=self._guards)
 
     def _warm_up(self, sample: Sample, warmup: Warmup) -> Warmed:
         prepared = self._prepared
         self._printer.say(f"sample: {sample.reason}")
-        self._solver = solver = self._solver_of(sample)
+        self._solver = solver = self._sampling.solver(sample)
         at_start = look_at(solver, prepared.parameters)
         wrong = faults(np.sum(at_start.fields["counts"], axis=0), prepared.domain.skipna)
         if sample.complete:
@@ -347,20 +299,3 @@ class Passes:
         assert self._solver is not None
         self.evaluator = in_memory = SampleEvaluator(self._passes, self._solver)
         return in_memory
-
-
-def _lower(at_p0: State, at_sample: State) -> State:
-    """The state of lower cost."""
-    better = at_sample.equations.finite and at_sample.equations.cost <= at_p0.equations.cost
-    return at_sample if better else at_p0
-
-
-def _few(groups: Source, points: int) -> Source:
-    """The groups, if a sample of so many points can have some of each."""
-    count = int(groups.array.values.max()) + 1
-    if count > points:
-        raise InputError(
-            f"a sample of {points} points cannot have points of each of {count} groups; type coarser groups, "
-            f"warmup=dfit.Warmup(sample_points={2 * count}), or warmup=False"
-        )
-    return groups

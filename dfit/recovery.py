@@ -12,8 +12,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from dfit.core.state import State
-from dfit.errors import InputError
+from dfit.core.state import State, Status
+from dfit.core.validation import bad_step
+from dfit.errors import FitFailed, InputError
 from dfit.parameters import Parameters
 from dfit.reduce.evaluators import PassEvaluator
 
@@ -127,3 +128,20 @@ def better(new: State, old: State | None) -> State:
     if old is None or (new.equations.finite and new.equations.cost <= old.equations.cost * (1 + SAME_COST)):
         return new
     return old
+
+
+def require_step(state: State, lower: np.ndarray, upper: np.ndarray, parameters: Parameters) -> None:
+    """Refuse to spend a pass on a step that is none; ``lower``, ``upper`` (p,).
+
+    Raises
+    ------
+    FitFailed
+    """
+    if state.status != Status.RUNNING:
+        return
+    problem = bad_step(state, lower, upper, [parameters.names[k] for k in parameters.varying])
+    if problem is not None:
+        raise FitFailed(
+            f"there is no next step from {parameters.in_words(state.theta)}: {problem}. Type: data, sigma and "
+            "parameters in units in which they are neither as large nor as small"
+        )

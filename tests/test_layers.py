@@ -40,6 +40,7 @@ LAYERS = (
         "report",
         "result",
         "resuming",
+        "sampling",
         "settings",
         "shelf",
         "snapshots",
