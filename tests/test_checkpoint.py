@@ -170,10 +170,10 @@ def test_stopped_after_every_partition_it_ends_with_the_same_bits(
 @pytest.mark.usefixtures("rereading")
 def test_a_partition_lost_in_a_later_pass_is_left_out_after_a_resume_too(tmp_path: Path) -> None:
     options = {**NEAR, "retries": 0, "min_success_rate": 0.7}
-    with pytest.warns(dfit.DfitWarning, match="cannot be read"):
+    with pytest.warns(dfit.DfitWarning, match="could not be read"):
         expected = fit(lambda: failing(2), **options)
     later = failing(2)
-    with pytest.warns(dfit.DfitWarning, match="cannot be read"):
+    with pytest.warns(dfit.DfitWarning, match="could not be read"):
         found, stops = stop_and_go(partial(fit, lambda: later, **options), tmp_path, 3)
     assert expected.partial and stops > 3
     assert differences(found, expected) == []
