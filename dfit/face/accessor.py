@@ -54,7 +54,8 @@ class FitAccessor:
         kwargs : None
             Refused: options are keywords of this call.
         **options
-            `sigma`, `where`, `loss`, `fixed`, `constants`, `callback`, ... of `dfit.fit`.
+            `sigma`, `where`, `loss`, `fixed`, `constants`, `callback`, `checkpoint`, ... of `dfit.fit`.
+            Each variable of a Dataset has a folder of its own below the checkpoint's path.
 
         Returns
         -------

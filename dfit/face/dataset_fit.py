@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 import xarray as xr
 
+from dfit.checkpoint import as_checkpoint
 from dfit.data.inputs import unknown_name
 from dfit.errors import InputError
 from dfit.face.ending import full_covariance, require_success
@@ -43,19 +46,18 @@ def fit_dataset(
         "bounds": _numbers(options["bounds"], "bounds"),
     }
     options["param_names"] = _packed_names(func, len(given), options)
-    named = (
-        [("", data)] if isinstance(data, xr.DataArray) else [(f"{n}_", v) for n, v in data.data_vars.items()]
-    )
+    named = [(None, data)] if isinstance(data, xr.DataArray) else list(data.data_vars.items())
     if not named:
         raise InputError("the Dataset has no variable to fit")
     for _, variable in named:
         _check_dims(variable, given, reduce_dims)
     parts = [xr.Dataset(coords={name: c.variable for name, c in data.coords.items() if c.ndim == 0})]
-    for prefix, variable in named:
-        result = fit(func, variable, given, **options)
+    for name, variable in named:
+        checkpoint = _checkpoint_of(name, options.get("checkpoint"))
+        result = fit(func, variable, given, **{**options, "checkpoint": checkpoint})
         if errors == "raise":
             require_success(result)
-        parts.append(_variables(prefix, result, variable.attrs))
+        parts.append(_variables("" if name is None else f"{name}_", result, variable.attrs))
     return xr.merge(parts, compat="no_conflicts", join="outer").assign_attrs(data.attrs)
 
 
@@ -77,6 +79,17 @@ def _variables(prefix: str, result: FitResult, attrs: Mapping[Any, Any]) -> xr.D
     }
     coords = dict.fromkeys(("param", "cov_i", "cov_j"), names)
     return xr.Dataset({f"{prefix}curvefit_{name}": value for name, value in found.items()}, coords)
+
+
+def _checkpoint_of(name: Hashable | None, given: Any) -> Any:
+    """Where the fit of one variable keeps its state: a folder of its own, by its name, for those of a Dataset."""
+    checkpoint = as_checkpoint(given)
+    if checkpoint is None:
+        return False
+    if name is None:
+        return checkpoint
+    folder = quote(str(name), safe="").replace(".", "%2E")  # a name of dots would be another folder
+    return replace(checkpoint, path=f"{checkpoint.path}/{folder}")
 
 
 def _check_dims(variable: xr.DataArray, coords: Sequence[Any], reduce_dims: Any) -> None:

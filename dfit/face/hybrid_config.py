@@ -6,9 +6,12 @@ import difflib
 import inspect
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields, replace
+from os import PathLike
+from pathlib import Path
 from typing import Any, ClassVar, Self
 
-from dfit.errors import InputError
+from dfit.checkpoint import Checkpoint
+from dfit.errors import CheckpointError, InputError
 from dfit.settings import Settings
 from dfit.warm_settings import Warmup
 
@@ -58,9 +61,6 @@ ADVICE = {
     ),
     "type sigma=1/np.sqrt(weights) to curve_fit": "enable_residual_weighting residual_weights",
     "leave it out: what is read at once follows from the chunks of the data": "chunk_size loop_strategy",
-    "leave it out: this version writes no checkpoint": (
-        "enable_checkpoints checkpoint_frequency checkpoint_dir resume_from_checkpoint"
-    ),
     "leave it out: what is not finite is an error that names the place, and failed reads are tried again": (
         "validate_numerics enable_fault_tolerance max_retries_per_batch min_success_rate"
     ),
@@ -114,6 +114,12 @@ class HybridStreamingConfig:
         its standard error.
     phase2_max_iterations : int, optional
         Most passes over the data, by default 100 (p + 1).
+    enable_checkpoints, checkpoint_dir : bool, path or URL
+        Where the fit keeps its state, and goes on from when it is called again; by default nowhere.
+    checkpoint_frequency : int, optional
+        A save after every so many passes; by default one a minute.
+    resume_from_checkpoint : path or URL, optional
+        The same folder, in which something must be to go on from.
 
     Raises
     ------
@@ -148,6 +154,10 @@ class HybridStreamingConfig:
     max_warmup_step_size: float | None = Warmup.max_step
     gauss_newton_tol: float = Settings.tol
     phase2_max_iterations: int | None = None
+    enable_checkpoints: bool = True
+    checkpoint_dir: str | PathLike[str] | None = None
+    checkpoint_frequency: int | None = None
+    resume_from_checkpoint: str | PathLike[str] | None = None
     __signature__: ClassVar[inspect.Signature]
 
     def __new__(cls, *args: Any, **given: Any) -> Self:
@@ -155,7 +165,7 @@ class HybridStreamingConfig:
         return super().__new__(cls)
 
     def __post_init__(self) -> None:
-        for name in ("normalize", *LAYERS):
+        for name in ("normalize", "enable_checkpoints", *LAYERS):
             if not isinstance(getattr(self, name), bool):
                 raise InputError(f"{name} is {getattr(self, name)!r}; expected True or False")
         for name, core in _thresholds():
@@ -164,6 +174,14 @@ class HybridStreamingConfig:
         if self.phase2_max_iterations is not None:
             passes = self.phase2_max_iterations
             _check("phase2_max_iterations", "max_passes", lambda given: Settings(**given).check(), passes)
+        every = self.checkpoint_frequency
+        _check("checkpoint_frequency", "every_passes", lambda given: Checkpoint("here", **given), every)
+        paths = [path for path in (self.checkpoint_dir, self.resume_from_checkpoint) if path is not None]
+        if len({str(path) for path in paths}) > 1:
+            raise InputError(
+                f"resume_from_checkpoint is {paths[1]!s}, checkpoint_dir {paths[0]!s}; a fit goes on where it "
+                "has begun. Type: resume_from_checkpoint= alone"
+            )
 
     @classmethod
     def defense_strict(cls) -> HybridStreamingConfig:
@@ -209,7 +227,26 @@ class HybridStreamingConfig:
         """The same as keywords of `dfit.fit`."""
         passes = {core: getattr(self, name) for name, core in PASSES.items()}
         given = {core: value for core, value in passes.items() if value is not None}
+        if (checkpoint := self._checkpoint()) is not None:
+            given["checkpoint"] = checkpoint
         return {"warmup": self.to_warmup(), **given}
+
+    def _checkpoint(self) -> Checkpoint | None:
+        if (path := self.resume_from_checkpoint) is not None:
+            if Path(path).is_file():
+                raise InputError(
+                    f"resume_from_checkpoint is the file {path!s}; expected the folder that it is in. Type: "
+                    f"resume_from_checkpoint={str(Path(path).parent)!r}"
+                )
+            found = Checkpoint(path, every_passes=self.checkpoint_frequency)
+            if found.latest() is None:
+                raise CheckpointError(
+                    f"{path!s} holds no checkpoint to go on from. Type: checkpoint_dir={str(path)!r}"
+                )
+            return found
+        if self.checkpoint_dir is None or not self.enable_checkpoints:
+            return None
+        return Checkpoint(self.checkpoint_dir, every_passes=self.checkpoint_frequency)
 
 
 # That of the fields, and not of `__new__`, for whoever asks what can be typed.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 import pickle
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -49,8 +50,25 @@ def test_each_field_of_the_warm_up_reaches_its_setting(
 def test_every_field_is_translated_and_every_default_is_the_core_s() -> None:
     thresholds = [name for names in LAYERS.values() for name in names]
     passes = ["gauss_newton_tol", "phase2_max_iterations"]
-    assert sorted(FIELDS) == sorted(["normalize", *NAMES, *LAYERS, *thresholds, *passes])
+    keeping = ["enable_checkpoints", "checkpoint_dir", "checkpoint_frequency", "resume_from_checkpoint"]
+    assert sorted(FIELDS) == sorted(["normalize", *NAMES, *LAYERS, *thresholds, *passes, *keeping])
     assert dfit.HybridStreamingConfig().to_warmup() == Warmup()
+
+
+def test_a_checkpoint_is_where_the_config_says_and_off_by_default(tmp_path: Path) -> None:
+    def checkpoint(**given: Any) -> Any:
+        return dfit.HybridStreamingConfig(**given).options().get("checkpoint")
+
+    assert checkpoint() is None
+    assert checkpoint(checkpoint_dir="run") == dfit.Checkpoint("run")
+    assert checkpoint(checkpoint_dir="run", checkpoint_frequency=5) == dfit.Checkpoint("run", every_passes=5)
+    assert checkpoint(checkpoint_dir="run", enable_checkpoints=False) is None
+    path = Path(dfit.Checkpoint(tmp_path).folder.save({"a": 1}))
+    assert checkpoint(resume_from_checkpoint=tmp_path) == dfit.Checkpoint(tmp_path)
+    with pytest.raises(dfit.InputError, match=f"Type: resume_from_checkpoint='{tmp_path}'"):
+        checkpoint(resume_from_checkpoint=path)
+    with pytest.raises(dfit.CheckpointError, match="nothing holds no checkpoint to go on from"):
+        checkpoint(resume_from_checkpoint=tmp_path / "nothing")
 
 
 @pytest.mark.parametrize(
@@ -86,6 +104,11 @@ def test_a_config_is_a_value_that_shows_its_fields() -> None:
         ({"gauss_newton_tol": 0.0}, "gauss_newton_tol is 0.0; expected a positive number"),
         ({"phase2_max_iterations": -1}, "phase2_max_iterations is -1; expected an integer of at least 0"),
         ({"enable_cost_guard": 1}, "enable_cost_guard is 1; expected True or False"),
+        ({"checkpoint_frequency": 0}, "checkpoint_frequency is 0; expected an integer of at least 1"),
+        (
+            {"checkpoint_dir": "a", "resume_from_checkpoint": "b"},
+            "resume_from_checkpoint is b, checkpoint_dir a",
+        ),
     ],
 )
 def test_what_no_config_has_is_refused_under_the_name_that_was_typed(given: dict, said: str) -> None:
