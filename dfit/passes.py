@@ -57,8 +57,7 @@ class Course(NamedTuple):
     stage : what comes next.
     state : from which it goes on.
     retract : whether the sample has a say in the steps.
-    at_p0 : the state after a pass that collected the sample; while a strategy of the user's tries another
-        start, the best one before it.
+    at_p0 : after a pass that collected the sample; or the best state before a strategy's other start.
     sample : equations of the sample at its answer, until the data have judged it.
     report : what the warm-up did.
     """
