@@ -43,6 +43,8 @@ for spare in sys.argv[1:]:
         print("error:", error)
     else:
         print("same bits:", bits(limited) == bits(free), limited.npasses)
+        for action in limited.recovery_actions:
+            print("done:", action["strategy"], "at", action["partition"], action["detail"])
     resource.setrlimit(resource.RLIMIT_DATA, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
 """
 
@@ -65,9 +67,12 @@ def said(source_environment: dict[str, str]) -> list[str]:
 def test_a_partition_too_large_for_this_process_is_summed_in_pieces_to_the_same_bits(
     said: list[str],
 ) -> None:
-    assert said[0].count("memory ran out: 64 leaves in one task, from now on 32 and 32 in two") == 1
+    assert (
+        said[0].count("partition 0: memory ran out: 64 leaves in one task, from now on 32 and 32 in two") == 1
+    )
     assert "same bits: True 2" in said[0]
     assert "error" not in said[0]
+    assert said[0].count("done: fewer leaves per task at 0 memory ran out: 64 leaves") == 1
 
 
 def test_a_chunk_too_large_for_this_process_ends_the_fit_with_the_line_to_type(said: list[str]) -> None:
@@ -98,3 +103,4 @@ def test_a_partition_that_kills_its_workers_is_summed_in_pieces_to_the_same_bits
     said = [record.getMessage() for record in caplog.records if record.name == "dfit"]
     assert any("its worker was killed again and again: 192 leaves in one task" in line for line in said)
     assert bits(found) == bits(expected)
+    assert "fewer leaves per task" in {action["strategy"] for action in found.recovery_actions}
