@@ -7,8 +7,9 @@ work.  So whoever waits asks it something small now and then, and a late answer 
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from concurrent.futures import Future as Asked
 from concurrent.futures import wait
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,8 @@ from dfit.errors import WorkerError
 
 if TYPE_CHECKING:
     from distributed import Client, Future, as_completed
+
+logger = logging.getLogger("dfit")
 
 # After so many seconds without a result the scheduler is asked for a sign of life.
 ASK_AFTER_S = 5.0
@@ -38,6 +41,7 @@ class Pulse:
         self._silent_s = 0.0
         self._last = time.monotonic()
         self._asked: Asked[Any] | None = None
+        self._told = False
 
     def heard(self) -> None:
         """Something came from the scheduler."""
@@ -55,6 +59,7 @@ class Pulse:
         self._last = now
         if self._asked is not None and self._asked.done():
             if _error_of(self._asked) is None:
+                self._tell_of_no_worker(self._asked.result())
                 self.heard()
             self._asked = None
         if self._silent_s > SILENCE_S:
@@ -63,6 +68,11 @@ class Pulse:
             )
         if self._silent_s > ASK_AFTER_S and self._asked is None:
             self._asked = asyncio.run_coroutine_threadsafe(self._client.scheduler.identity(), self._loop)
+
+    def _tell_of_no_worker(self, identity: Mapping[str, Any]) -> None:
+        if not identity["workers"] and not self._told:
+            self._told = True
+            logger.warning("the cluster %s has no worker; the fit waits for one", _address(self._client))
 
     def results(self, waiting: as_completed) -> Iterator[tuple[Future, Any]]:
         """Futures as they complete, with what they hold: None if they erred or were cancelled."""

@@ -196,5 +196,6 @@ def _tried(task: Task) -> Any:
 
 
 def _out_of_memory(outcome: Any) -> bool:
-    failure = outcome.failure if isinstance(outcome, Report) else None
-    return isinstance(outcome, MemoryError) or (failure is not None and failure.kind == "memory")
+    if isinstance(outcome, MemoryError):
+        return True
+    return outcome.failure is not None and outcome.failure.kind == "memory"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import statistics
@@ -222,3 +223,26 @@ def test_constants_and_a_mean_are_made_again_after_their_worker_died(
         found = run(blow)
     blow.require()
     assert bits(found) == bits(expected)
+
+
+def test_a_fit_without_workers_says_so_and_ends_when_one_comes(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, undisturbed: tuple[bytes, ...]
+) -> None:
+    monkeypatch.setattr("dfit.reduce.pulse.ASK_AFTER_S", 0.2)
+    with (
+        LocalCluster(n_workers=0, dashboard_address=":0") as cluster,
+        Client(cluster, set_as_default=False) as client,
+        client.as_current(),
+        caplog.at_level(logging.WARNING, "dfit"),
+    ):
+
+        def help_out() -> None:
+            wait_until(lambda: "has no worker; the fit waits for one" in caplog.text)
+            cluster.scale(1)
+
+        helper = threading.Thread(target=help_out, daemon=True)
+        helper.start()
+        found = fit(slow_data(READ_S), max_passes=2)
+        helper.join()
+    assert caplog.text.count("has no worker") == 1
+    assert bits(found) == undisturbed
