@@ -52,7 +52,7 @@ def follow(
         With ``best_values``, if there is something to go on from.
     """
     p, evaluator = prepared.parameters, prepared.evaluator
-    state = passes.course.state
+    state = passes.best
     before = evaluator.account.elapsed_s
     if (
         _can_return(passes, history)
@@ -65,7 +65,9 @@ def follow(
             if settings.max_passes == 0:
                 return state, "max_passes=0: this is the sample's answer"
             elapsed_s = time.monotonic() - began
-            cost = history[-1].cost if history else np.inf
+            # After a loss the cost is one of other data, as after the first pass, and not compared.
+            first = passes.evaluator is evaluator and evaluator.survey is evaluator.last
+            cost = history[-1].cost if history and not first else np.inf
             event = _pass_done(evaluator.account.passes, p, state, cost, before + elapsed_s)
             history.append(event)
             logger.info(

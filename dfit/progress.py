@@ -36,6 +36,8 @@ class Printer:
             logger.warning("%s", text)
 
     def task(self, event: PartitionDone) -> None:
+        if event.failure is not None:
+            self.say(f"partition {event.partition} is left out: {event.failure}")
         if self._on and event.done < event.partitions and time.monotonic() - self._last > EVERY_S:
             self.say(f"pass {event.npass}: {event.done} of {event.partitions} partitions")
 

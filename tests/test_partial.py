@@ -75,12 +75,18 @@ def test_more_lost_partitions_than_allowed_end_the_fit(tmp_path: Path) -> None:
         require_same(fitted(data, min_success_rate=9 / 12), without(2, 5, 9))
 
 
-def test_partition_lost_in_a_later_pass_leaves_the_answer_without_it(tmp_path: Path) -> None:
+def test_partition_lost_in_a_later_pass_leaves_the_answer_without_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     data = as_zarr(tmp_path)
     spoiler = Spoiler(lambda: damage_zarr(tmp_path), npass=3)
     with pytest.warns(dfit.DfitWarning, match="partition 4"):
-        found = fitted(data, min_success_rate=0.9, on_partition=spoiler.partition)
+        found = fitted(data, min_success_rate=0.9, on_partition=spoiler.partition, verbose=1)
     spoiler.require()
+    assert "partition 4 is left out: y 'signal', chunk (4,)" in capsys.readouterr().out
+    # The third pass is given up; what the fourth finds is of other data than what the second has found.
+    assert [event.npasses for event in found.history] == [1, 2, *range(4, found.npasses + 1)]
+    assert [np.isnan(event.reduction) for event in found.history[:4]] == [True, False, True, False]
     require_same(found, without(BROKEN))
     assert found.partial and [one.partition for one in found.left_out] == [BROKEN]
     assert found.partitions is not None
