@@ -251,9 +251,8 @@ def test_fit_with_data_and_checkpoints_in_a_store_goes_on_after_it_died(
     objects: ObjectServer,
     proxy: Server,
     reports: list[Report],
-    expected: dict[str, bytes],
 ) -> None:
-    whole = undisturbed(expected)
+    whole = bits(fitted(dataset()))
     tasks = len(reports)
     often = dfit.Checkpoint(folder.path, every_s=0)
     finished = strike_in_second_pass(proxy, reports, None, also=objects.kill)
