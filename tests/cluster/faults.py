@@ -76,6 +76,7 @@ class Blow(threading.Thread):
     ----------
     after, npass : how many partitions of which pass, the first is 0.
     strike : what to do, given the number of tasks by the worker's address.
+    partitions : of the data.
 
     Attributes
     ----------
@@ -85,10 +86,15 @@ class Blow(threading.Thread):
     """
 
     def __init__(
-        self, client: Client, strike: Callable[[dict[str, int]], Any], after: int, npass: int = 0
+        self,
+        client: Client,
+        strike: Callable[[dict[str, int]], Any],
+        after: int,
+        npass: int = 0,
+        partitions: int = PARTITIONS,
     ) -> None:
         super().__init__(daemon=True)
-        self._client, self._strike = client, strike
+        self._client, self._strike, self._partitions = client, strike, partitions
         self._after, self._npass = after, npass
         self._passes = 0
         self._over = threading.Event()
@@ -99,7 +105,7 @@ class Blow(threading.Thread):
     def run(self) -> None:
         while not self._over.wait(0.005):
             left, busy = self._client.run_on_scheduler(progress)
-            finished, running = PARTITIONS - left, sum(busy.values())
+            finished, running = self._partitions - left, sum(busy.values())
             if self._passes >= self._npass and finished >= self._after and running:
                 self.finished, self.running = finished, running
                 self.struck_at = time.monotonic()

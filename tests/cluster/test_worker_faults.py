@@ -30,7 +30,10 @@ def a_leaf_for_each_chunk(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="module")
 def fragile() -> Iterator[Client]:
     """Client of two workers that nothing else uses, whose nannies have time to start them again."""
-    patient = {"distributed.scheduler.allowed-failures": 10, "distributed.comm.timeouts.connect": "120s"}
+    patient = {
+        "distributed.scheduler.allowed-failures": 10,
+        "distributed.deploy.lost-worker-timeout": "120s",
+    }
     with (
         dask.config.set(patient),
         LocalCluster(
@@ -197,8 +200,8 @@ def test_constants_and_a_mean_are_made_again_after_their_worker_died(
 ) -> None:
     if not kept:
         monkeypatch.setattr("dfit.reduce.memory.KEEP_FRACTION", 0.0)
-        monkeypatch.setattr("dfit.reduce.kept.FEW", 10 * PARTITIONS)
-    y = slow_data(READ_S)
+        monkeypatch.setattr("dfit.reduce.kept.FEW", PARTITIONS)
+    y = slow_data(READ_S, few := 32)
     y = y - y.mean("shot") + y.mean()
     process = process_ids(fragile)
 
@@ -219,7 +222,7 @@ def test_constants_and_a_mean_are_made_again_after_their_worker_died(
             )
 
     expected = run(None)
-    with Blow(fragile, kill_both, PARTITIONS // 4, 1) as blow:
+    with Blow(fragile, kill_both, few // 4, 1, few) as blow:
         found = run(blow)
     blow.require()
     assert bits(found) == bits(expected)
