@@ -304,7 +304,7 @@ def _kept(
     shelf = Shelf(keeper.folder, identity.digest, settings.resume)
     passes = Passes(prepared, settings, warmup, printer, clock, course, shelf)
     if before is not None and finished:
-        return finish(prepared, passes, settings, before.course.state, before.stopped, clock, history)
+        return finish(prepared, passes, settings, passes.best, before.stopped, clock, history)
 
     def state(stopped: str) -> Snapshot:
         elapsed_s = prepared.evaluator.account.elapsed_s + time.monotonic() - clock.began

@@ -33,7 +33,7 @@ def snapshot_of(
     """All of a fit as it stands now."""
     p, course, memory = prepared.parameters, passes.course, passes.evaluator.memory()
     values = p.init.copy()
-    values[list(p.varying)] = np.asarray(course.state.theta)
+    values[list(p.varying)] = np.asarray(passes.best.theta)
     running = memory.running
     return Snapshot(
         version=environment()["dfit"],
@@ -64,9 +64,7 @@ def snapshot_of(
         sample=course.sample,
         report=_report_words(course.report),
         rough=memory.rough,
-        running=None
-        if running is None
-        else Running(running.theta, running.form, running.forest, running.table.tree(), running.complete),
+        running=None if running is None else _kept(running),
         survey=memory.survey,
         last=memory.last,
         account=memory.account.numbers() | {"elapsed_s": elapsed_s},
@@ -91,9 +89,20 @@ def memory_of(found: Snapshot) -> Memory:
     )
 
 
+def _kept(running: RunningPass) -> Running:
+    table = running.table.tree()
+    place = running.not_finite or ""
+    return Running(
+        running.theta, running.form, running.forest, table, running.validate, place, running.complete
+    )
+
+
 def _running(found: Running) -> RunningPass:
     table = Table.of_tree(found.table)
-    return RunningPass(found.theta, found.form, dict(found.forest), table, complete=found.complete)
+    place = found.not_finite or None
+    return RunningPass(
+        found.theta, found.form, dict(found.forest), table, found.validate, place, found.complete
+    )
 
 
 def course_of(found: Snapshot) -> Course:

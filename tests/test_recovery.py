@@ -234,3 +234,24 @@ def test_fit_that_a_strategy_has_moved_goes_on_with_the_same_bits(
     assert found.theta.tobytes() == whole.theta.tobytes()
     assert found.cost == whole.cost
     assert found.npasses == whole.npasses
+
+
+def test_fit_that_is_stopped_in_another_start_has_the_best_point_then_and_after_a_resume(
+    small_leaves: None, tmp_path: Path
+) -> None:
+    y = observed(bell, 0.5)
+    alone = fitted(bell, y, [1e3])
+
+    def onto_the_slope(theta, bounds, event, rng):
+        return theta / 1e4
+
+    settings = {"recovery": [onto_the_slope], "max_passes": alone.npasses + 1, "checkpoint": tmp_path / "fit"}
+    first, again = (fitted(bell, y, [1e3], **settings) for _ in range(2))
+    assert first.recovery_actions
+    assert first.recovery_actions == again.recovery_actions
+    assert first.npasses == again.npasses == alone.npasses + 1
+    assert (first.theta.tolist(), first.cost) == ([1e3], alone.cost)
+    assert (again.theta.tolist(), again.cost) == ([1e3], alone.cost)
+    further = fitted(bell, y, [1e3], **settings | {"max_passes": 100})
+    assert further.success
+    np.testing.assert_allclose(further.theta, [0.5], rtol=1e-3)
