@@ -128,9 +128,9 @@ class PassEvaluator:
         layout = self._job.recipe.layout._replace(form=form)
         return replace(self._job, recipe=replace(self._job.recipe, layout=layout))
 
-    def point(self, theta: np.ndarray, basis: np.ndarray | None = None) -> Point:
+    def point(self, theta: np.ndarray, basis: np.ndarray | None = None, validate: str = "sums") -> Point:
         """Where a pass at theta wants its sums; the first one surveys the data."""
-        survey = self.survey is None or self._job.validate == "full"
+        survey = self.survey is None or validate == "full"
         return Point(np.asarray(theta, np.float64), self._held, survey, basis)
 
     def sample(self, plan: SamplePlan) -> Sample:
@@ -173,7 +173,6 @@ class PassEvaluator:
         found = equations(sums, form, float(self.survey.moments[4]))
         if form == "triangle":
             found = found._replace(root=without_noise_of(self._job.recipe, found.root, theta, found.scale2))
-        if form == "triangle":
             self._rough = None
         elif found.finite and condition(found.root) > TRIANGLE_ABOVE:
             self._job = self.job_for("triangle")
@@ -196,17 +195,15 @@ class PassEvaluator:
         basis: np.ndarray | None = None,
         collect: Gathering | None = None,
     ) -> Sums:
-        """Sums of one pass in any form; the first pass of a fit must be a call of the evaluator.
-
-        ``basis`` is where the form "groups" is summed, see `Point`.
-        """
+        """Sums of one pass in any form, "groups" in a ``basis`` (see `Point`); a fit begins with `__call__`."""
         if not is_of(self.running, theta, form):
-            self.running = begun(theta, form, len(self._partitions))
-        running, point = self.running, self.point(theta, basis)
+            self.running = begun(theta, form, len(self._partitions), self._job.validate)
+        running = self.running
         if running.complete:
             self.not_finite = running.not_finite
             return root(running.forest, form)
-        first, npass = self.survey is None, self.account.passes + 1
+        first, point = self.survey is None, self.point(theta, basis, running.validate)
+        npass = self.account.passes + 1
         endings = Endings(npass, self._partitions, running.table, self.lost, self._on_partition)
         # What a sample has read is a part of the first pass where it stays in memory.
         before = self.account.bytes_read if self.runner.reads_again else 0
@@ -226,7 +223,8 @@ class PassEvaluator:
             endings.take(report)
 
         plan = None if collect is None else collect.plan
-        self.runner.run(self.job_for(form), point, running.done(self.lost), take, plan)
+        job = replace(self.job_for(form), validate=running.validate)
+        self.runner.run(job, point, running.done(self.lost), take, plan)
         self.account.passes += 1
         if first:
             self.account.first_bytes = self.account.bytes_read - before
@@ -283,13 +281,13 @@ class PassEvaluator:
 
     def _look_at_total(self, sums: Sums, running: RunningPass, surveyed: bool, survey: Sums | None) -> None:
         """The same for the sums of a whole pass; ``survey`` are those of the first."""
-        if self._job.validate == "none":
+        if running.validate == "none":
             return
         if running.not_finite is None and not is_finite(sums):
             self._not_finite(running, "in the sum over all partitions")
         self.not_finite = running.not_finite
-        problem = bad_total(sums, None if running.form == "groups" else survey, surveyed)
-        if self.not_finite is None and problem is not None:
+        survey = None if running.form == "groups" else survey
+        if self.not_finite is None and (problem := bad_total(sums, survey, surveyed)) is not None:
             raise DataError(f"a pass has not read what the first one has: {problem}. {AGAIN}")
 
     def _not_finite(self, running: RunningPass, place: str) -> None:

@@ -22,14 +22,15 @@ class RunningPass:
     """What a pass has found so far.
 
     ``theta`` (p,) and ``form`` are what it evaluates, ``forest`` its finished nodes, ``table`` what the
-    partitions gave; ``not_finite`` names the first place without finite sums; ``complete``: whether nothing
-    of it is left to do.
+    partitions gave; ``validate`` says how it checks them, which it keeps over a resume; ``not_finite`` names
+    the first place without finite sums; ``complete``: whether nothing of it is left to do.
     """
 
     theta: np.ndarray
     form: str
     forest: Forest
     table: Table
+    validate: str = "sums"
     not_finite: str | None = None
     complete: bool = False
 
@@ -37,9 +38,10 @@ class RunningPass:
         """Leaves that need no task: those that are summed, and those that are left out."""
         return Done([*leaves(self.forest), *(range(start, stop) for _, start, stop in lost)])
 
-def begun(theta: np.ndarray, form: str, partitions: int) -> RunningPass:
+
+def begun(theta: np.ndarray, form: str, partitions: int, validate: str) -> RunningPass:
     """A pass that has found nothing yet."""
-    return RunningPass(np.array(theta), form, {}, Table(partitions))
+    return RunningPass(np.array(theta), form, {}, Table(partitions), validate)
 
 
 def is_of(running: RunningPass | None, theta: np.ndarray, form: str) -> TypeGuard[RunningPass]:

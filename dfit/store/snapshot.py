@@ -45,6 +45,8 @@ class Running:
     form : one of `dfit.core.sums.FORMS`.
     forest : finished subtrees by (level, index).
     table : arrays and text of what the partitions gave.
+    validate : how it checks them.
+    not_finite : the first place without finite sums, empty where all are.
     complete : whether nothing of it is left to do.
     """
 
@@ -52,6 +54,8 @@ class Running:
     form: str
     forest: dict[tuple[int, int], Sums]
     table: Tree
+    validate: str = "sums"
+    not_finite: str = ""
     complete: bool = False
 
 
@@ -236,6 +240,8 @@ def _running_tree(running: Running) -> Tree:
         "nodes": np.array(nodes, np.int64).reshape(-1, 2),
         "sums": _stacked([running.forest[node] for node in nodes]) if nodes else None,
         "table": running.table,
+        "validate": running.validate,
+        "not_finite": running.not_finite,
         "complete": running.complete,
     }
 
@@ -244,7 +250,8 @@ def _running(tree: Tree) -> Running:
     nodes = [(int(level), int(index)) for level, index in tree["nodes"]]
     sums = _unstacked(tree["sums"]) if nodes else []
     forest = dict(zip(nodes, sums, strict=True))
-    return Running(tree["theta"], tree["form"], forest, tree["table"], bool(tree["complete"]))
+    words = tree["validate"], tree["not_finite"]
+    return Running(tree["theta"], tree["form"], forest, tree["table"], *words, bool(tree["complete"]))
 
 
 def _stacked(sums: list[Sums]) -> Tree:
