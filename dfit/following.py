@@ -17,6 +17,7 @@ from dfit.interrupted import BY_INTERRUPT, BY_OBSERVER
 from dfit.parameters import Parameters
 from dfit.passes import Passes
 from dfit.prepare import Prepared
+from dfit.result import FitResult
 from dfit.settings import Settings
 
 logger = logging.getLogger("dfit")
@@ -157,3 +158,9 @@ def _told_to_stop(settings: Settings, event: PassDone, elapsed_s: float) -> str 
     if settings.time_limit is not None and elapsed_s >= settings.time_limit:
         return f"time_limit={settings.time_limit} s reached"
     return None
+
+
+def stopped_by_user(result: FitResult) -> bool:
+    """Whether a callback or Ctrl-C ended the fit, so that its best point so far is what the user wants."""
+    by_user = (BY_CALLBACK, BY_OBSERVER, BY_INTERRUPT)
+    return not result.success and any(words in result.message for words in by_user)

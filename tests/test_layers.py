@@ -29,6 +29,7 @@ LAYERS = (
         "following",
         "identity",
         "keeping",
+        "orchestrate",
         "outcome",
         "partitions",
         "passes",

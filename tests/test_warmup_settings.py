@@ -160,7 +160,7 @@ def test_warm_ups_are_on_where_they_are_asked_for(warmup: Any, warmed: bool) -> 
 
 
 def test_large_data_are_warmed_up_by_themselves(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dfit.fitting.WARM_UP_ABOVE", N - 1)
+    monkeypatch.setattr("dfit.orchestrate.WARM_UP_ABOVE", N - 1)
     assert dfit.fit(decay, DATA, "t", p0=P0).warmup.points == min(N, SAMPLE_POINTS)
     assert dfit.fit(decay, DATA, "t", p0=P0, warmup=False).warmup is None
 

@@ -14,7 +14,8 @@ from dfit.checkpoint import as_checkpoint
 from dfit.data.inputs import unknown_name
 from dfit.errors import InputError
 from dfit.face.ending import full_covariance, require_success
-from dfit.fitting import fit, stopped_by_user
+from dfit.fitting import fit
+from dfit.following import stopped_by_user
 from dfit.result import FitResult
 from dfit.signature import arguments_of
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from dfit.core.state import Status
 from dfit.errors import FitFailed, warn
-from dfit.fitting import stopped_by_user
+from dfit.following import stopped_by_user
 from dfit.result import FitResult
 
 # MINPACK's numbers: 1 to 4 mean that a solution was found, 5 too many calls, 7 that nothing helps any more.
