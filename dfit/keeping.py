@@ -40,7 +40,7 @@ class Keeper:
         latest = self.folder.latest() if resume else None
         if latest is not None:
             tree, self.where = latest
-            self.found = Snapshot.from_tree(tree)
+            self.found = Snapshot.from_tree(tree, self.where)
 
     @property
     def partition_points(self) -> int | None:
@@ -60,7 +60,7 @@ class Keeper:
 
     def has_seen(self, now: Identity) -> bool:
         """Whether lazy data are the very ones, by dask's name for them, so that none need be read to tell."""
-        return self.found is not None and self.found.data["tokens"] == now.data["tokens"]
+        return self.found is not None and self.found.data.get("tokens") == now.data["tokens"]
 
     def require_content(self, prepared: Prepared, now: Identity) -> None:
         """Look at some of the values of lazy data; refuse others than an earlier process has seen."""

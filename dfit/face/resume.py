@@ -47,7 +47,7 @@ def resume(
         raise CheckpointError(
             f"{path} holds no checkpoint to go on from. Type: dfit.fit(model, data, ..., checkpoint={str(path)!r})"
         )
-    call = dict(Snapshot.from_tree(found[0]).call)
+    call = dict(Snapshot.from_tree(*found).call)
     missing = [name for name in call.pop("given") if name not in options]
     if missing:
         raise InputError(

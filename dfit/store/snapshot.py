@@ -156,8 +156,8 @@ class Snapshot:
         }
 
     @classmethod
-    def from_tree(cls, tree: Mapping[str, Any]) -> Snapshot:
-        """The Snapshot whose `to_tree` a tree is, of this schema or an older one.
+    def from_tree(cls, tree: Mapping[str, Any], where: str = "the checkpoint") -> Snapshot:
+        """The Snapshot whose `to_tree` a tree is, of this schema or an older one, read from ``where``.
 
         Raises
         ------
@@ -169,7 +169,10 @@ class Snapshot:
         try:
             return cls(**_fields(_current(dict(tree))))
         except (LookupError, TypeError, ValueError, AttributeError, RecursionError) as error:
-            raise CheckpointDamaged(f"it holds no state of a fit: {type(error).__name__}: {error}") from error
+            raise CheckpointDamaged(
+                f"{where} holds no state of a fit ({type(error).__name__}: {error}). Type: another checkpoint=, or "
+                "resume=False to begin again there"
+            ) from error
 
 
 def _current(tree: Tree) -> Tree:

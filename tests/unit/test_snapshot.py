@@ -196,5 +196,5 @@ def without(name: str) -> dict[str, Any]:
     ],
 )
 def test_tree_that_is_no_snapshot_is_called_damaged(tree: dict[str, Any]) -> None:
-    with pytest.raises(CheckpointDamaged, match="it holds no state of a fit"):
+    with pytest.raises(CheckpointDamaged, match="the checkpoint holds no state of a fit"):
         Snapshot.from_tree(tree)
