@@ -66,7 +66,7 @@ def resume(client: Client, checkpoint: dfit.Checkpoint, caplog: pytest.LogCaptur
     """The same call on another cluster; it goes on in the midst of the second pass."""
     caplog.clear()
     with client.as_current(), caplog.at_level(logging.INFO, "dfit"):
-        found = fit(slow_data(READ_S), checkpoint=checkpoint)
+        found = fit(slow_data(READ_S), checkpoint=checkpoint.path)
     told = re.search(rf"resuming: pass 2, (\d+) of {PARTITIONS} partitions", caplog.text)
     assert told is not None
     assert 0 < int(told[1]) < PARTITIONS
@@ -164,7 +164,7 @@ def test_a_fit_on_a_frozen_scheduler_ends_before_it_begins(
 def test_a_killed_scheduler_is_a_clear_error_leaves_no_worker_and_fewer_workers_go_on(
     cluster: Processes, tmp_path: Path, undisturbed: tuple[bytes, ...], caplog: pytest.LogCaptureFixture
 ) -> None:
-    checkpoint = dfit.Checkpoint(tmp_path / "fit.ckpt", every_s=0.2)
+    checkpoint = dfit.Checkpoint(tmp_path / "fit.ckpt", every_s=0.02)
     fault = fit_until_fault(cluster, signal.SIGKILL, PARTITIONS // 3, checkpoint=checkpoint)
     require_clear_error(fault, signal.SIGKILL)
     wait_until(lambda: not cluster.left(), DEATH_TIMEOUT_S + 30)
@@ -190,10 +190,10 @@ def test_ten_schedulers_lost_are_ten_clear_errors_and_three_workers_go_on(
     for turn in range(10):
         folder = tmp_path / str(turn)
         folder.mkdir()
-        checkpoint = dfit.Checkpoint(folder / "fit.ckpt", every_s=0.2)
+        checkpoint = dfit.Checkpoint(folder / "fit.ckpt", every_s=0.02)
         with Processes(folder, 2, source_environment) as cluster:
             fault = fit_until_fault(
-                cluster, blow, int(rng.integers(2, PARTITIONS - 20)), checkpoint=checkpoint
+                cluster, blow, int(rng.integers(PARTITIONS // 4, PARTITIONS - 20)), checkpoint=checkpoint
             )
             require_clear_error(fault, blow)
             seconds.append(fault.seconds)
