@@ -77,3 +77,15 @@ def stop_and_go(
         if found is not None and len(seen) < after:
             return found, stops
     raise AssertionError(f"not finished by {ENOUGH} processes")
+
+
+def stop_after(partitions: int) -> Callable[[Any], None]:
+    """An observer of partitions that presses Ctrl-C."""
+    seen: list[Any] = []
+
+    def observe(event: Any) -> None:
+        seen.append(event)
+        if len(seen) == partitions:
+            raise KeyboardInterrupt
+
+    return observe

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ import xarray as xr
 
 import dfit
 from dfit.store.folder import Folder
-from tests.resumed import differences
+from tests.resumed import differences, stop_after
 from tests.warmed import SAMPLE, Reads, T, Y, decay
 
 pytestmark = pytest.mark.usefixtures("small_leaves")
@@ -35,18 +35,6 @@ def expected() -> dfit.FitResult:
     with pytest.MonkeyPatch.context() as patch, dask.config.set(scheduler="synchronous"):
         patch.setattr("dfit.data.plan.LEAF_POINTS", 2048)
         return fit()
-
-
-def stop_after(partitions: int) -> Callable[[Any], None]:
-    """An observer of partitions that presses Ctrl-C."""
-    seen: list[Any] = []
-
-    def observe(event: Any) -> None:
-        seen.append(event)
-        if len(seen) == partitions:
-            raise KeyboardInterrupt
-
-    return observe
 
 
 def edit(path: Path, change: Callable[[dict[str, Any]], None]) -> None:
@@ -229,38 +217,6 @@ def test_a_later_schema_is_refused_naming_the_version_that_reads_it(tmp_path: Pa
     assert fit(tmp_path, max_passes=1, resume=False).npasses == 1
 
 
-@pytest.mark.parametrize("damage", ["flipped", "cut", "empty"])
-def test_a_damaged_newest_save_falls_back_and_ends_with_the_same_bits(
-    damage: str, tmp_path: Path, expected: dfit.FitResult
-) -> None:
-    fit(dfit.Checkpoint(tmp_path, every_s=0), on_partition=stop_after(10))
-    newest = Path(dfit.Checkpoint(tmp_path).entries()[-1].path)
-    content = bytearray(newest.read_bytes())
-    content[len(content) // 2] ^= 16
-    newest.write_bytes({"flipped": content, "cut": content[:-9], "empty": b""}[damage])
-    with pytest.warns(dfit.DfitWarning, match=f"damaged and passed over. {re.escape(str(newest))}"):
-        found = fit(tmp_path)
-    assert differences(found, expected) == []
-
-
-def test_where_all_saves_are_damaged_it_begins_again(tmp_path: Path, expected: dfit.FitResult) -> None:
-    fit(tmp_path, max_passes=2)
-    for entry in dfit.Checkpoint(tmp_path).entries():
-        Path(entry.path).write_bytes(b"nothing")
-    with pytest.warns(dfit.DfitWarning, match="damaged and passed over"):
-        found = fit(tmp_path)
-    assert differences(found, expected) == []
-
-
-def test_a_damaged_sample_is_drawn_again(tmp_path: Path) -> None:
-    expected = fit(warmup=SAMPLE)
-    fit(tmp_path, warmup=SAMPLE, max_passes=1)
-    (tmp_path / "sample.h5").write_bytes(b"nothing")
-    with pytest.warns(dfit.DfitWarning, match="the sample is drawn again"):
-        found = fit(tmp_path, warmup=SAMPLE)
-    assert differences(found, expected) == []
-
-
 def test_a_store_of_something_else_is_refused(tmp_path: Path) -> None:
     Folder(tmp_path).save({"a": 1})
     with pytest.raises(dfit.CheckpointError, match=f"{re.escape(str(tmp_path))}.*holds no state of a fit"):
@@ -275,50 +231,3 @@ def test_a_path_is_one_line_of_many(tmp_path: Path) -> None:
     assert saves.latest() == saves.entries()[-1].path
     assert len(saves.clean(keep_last=2)) == 3
     assert [entry.number for entry in saves.entries()] == numbers[-2:]
-
-
-@pytest.fixture
-def two(tmp_path: Path) -> Iterator[xr.Dataset]:
-    t = ("i", T)
-    yield xr.Dataset({"first": ("i", Y), "../second": ("i", 2 * Y)}, {"t": t}).chunk(i=CHUNK)
-
-
-def test_each_variable_of_a_dataset_has_a_folder_of_its_own(two: xr.Dataset, tmp_path: Path) -> None:
-    options = {"reduce_dims": ..., "p0": {"a": 2, "tau": 1.5, "c": 0.8}, "warmup": False}
-    expected = two.fit("t", decay, **options)
-    path = tmp_path / "inner" / "run"
-    with pytest.raises(KeyboardInterrupt):
-        two.fit("t", decay, checkpoint=path, on_partition=stop_after(2), **options)
-    assert [folder.name for folder in path.iterdir()] == ["first"]
-    found = two.fit("t", decay, checkpoint=path, **options)
-    xr.testing.assert_identical(found.drop_attrs(), expected.drop_attrs())
-    assert sorted(folder.name for folder in path.iterdir()) == ["%2E%2E%2Fsecond", "first"]
-    assert [folder.name for folder in path.parent.iterdir()] == ["run"]
-
-
-@pytest.mark.parametrize("covariance", [False, True])
-def test_curve_fit_goes_on_from_its_checkpoint(covariance: bool, tmp_path: Path) -> None:
-    t, y = T[:500], Y[:500]
-    sigma = np.diag(np.full(500, 0.01)) if covariance else None
-    expected = dfit.curve_fit(decay, t, y, P0, sigma)
-    with pytest.raises(KeyboardInterrupt):
-        dfit.curve_fit(decay, t, y, P0, sigma, checkpoint=tmp_path, on_partition=stop_after(1))
-    found = dfit.curve_fit(decay, t, y, P0, sigma, checkpoint=tmp_path)
-    assert found.popt.tobytes() == expected.popt.tobytes()
-    assert found.pcov.tobytes() == expected.pcov.tobytes()
-    with pytest.raises(dfit.InputError, match=r"p0 of a: 2\.0, now 2\.5"):
-        dfit.curve_fit(decay, t, y, [2.5, 1.5, 0.8], sigma, checkpoint=tmp_path)
-
-
-def test_a_program_of_nlsq_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
-    config = dfit.HybridStreamingConfig(sample_points=1000, checkpoint_dir=tmp_path, checkpoint_frequency=1)
-    y = Reads().array(chunk=CHUNK)
-    given = {"p0": P0, "method": "hybrid_streaming"}
-    expected = dfit.curve_fit(
-        decay, T, y.data, config=dfit.HybridStreamingConfig(sample_points=1000), **given
-    )
-    dfit.curve_fit(decay, T, y.data, config=config, on_partition=stop_after(6), **given)
-    again = dfit.HybridStreamingConfig(sample_points=1000, resume_from_checkpoint=tmp_path)
-    found = dfit.curve_fit(decay, T, y.data, config=again, **given)
-    assert found.popt.tobytes() == expected.popt.tobytes()
-    assert found.result.npasses == expected.result.npasses
