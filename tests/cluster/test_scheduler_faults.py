@@ -28,8 +28,10 @@ SAYS = {signal.SIGKILL: "connection to the scheduler .* is lost", signal.SIGSTOP
 
 
 @pytest.fixture(autouse=True)
-def a_leaf_for_each_chunk(monkeypatch: pytest.MonkeyPatch) -> None:
+def long_passes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A leaf for each chunk, and every pass reads, so that there is time to strike in the midst of one."""
     monkeypatch.setattr("dfit.data.plan.LEAF_POINTS", POINTS)
+    monkeypatch.setattr("dfit.reduce.memory.KEEP_FRACTION", 0.0)
 
 
 class Fault(NamedTuple):
@@ -66,7 +68,7 @@ def resume(client: Client, checkpoint: dfit.Checkpoint, caplog: pytest.LogCaptur
     """The same call on another cluster; it goes on in the midst of the second pass."""
     caplog.clear()
     with client.as_current(), caplog.at_level(logging.INFO, "dfit"):
-        found = fit(slow_data(READ_S), checkpoint=checkpoint.path)
+        found = fit(slow_data(0.0), checkpoint=checkpoint.path)
     told = re.search(rf"resuming: pass 2, (\d+) of {PARTITIONS} partitions", caplog.text)
     assert told is not None
     assert 0 < int(told[1]) < PARTITIONS
@@ -124,7 +126,7 @@ def test_a_scheduler_that_answers_late_is_not_given_up(
 ) -> None:
     monkeypatch.setattr("dfit.reduce.pulse.ASK_AFTER_S", 0.5)
     with cluster.client.as_current():
-        expected = fit(slow_data(READ_S), max_passes=2)
+        expected = fit(slow_data(0.0), max_passes=2)
         with Blow(cluster.client, lambda busy: frozen(4.0), PARTITIONS // 2, 1) as blow:
             found = fit(slow_data(READ_S), max_passes=2, callback=blow.count)
             ended = time.monotonic()
