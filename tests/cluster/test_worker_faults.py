@@ -9,6 +9,7 @@ import statistics
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Self
 
 import dask
@@ -27,8 +28,8 @@ def a_leaf_for_each_chunk(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("dfit.data.plan.LEAF_POINTS", POINTS)
 
 
-@pytest.fixture(scope="module")
-def fragile() -> Iterator[Client]:
+@contextmanager
+def two_workers() -> Iterator[Client]:
     """Client of two workers that nothing else uses, whose nannies have time to start them again."""
     patient = {
         "distributed.scheduler.allowed-failures": 10,
@@ -41,6 +42,12 @@ def fragile() -> Iterator[Client]:
         ) as cluster,
         Client(cluster) as client,
     ):
+        yield client
+
+
+@pytest.fixture(scope="module")
+def fragile() -> Iterator[Client]:
+    with two_workers() as client:
         yield client
 
 
@@ -95,31 +102,30 @@ def test_a_killed_worker_changes_no_bit(
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
-def test_fifty_killed_workers_change_no_bit(fragile: Client) -> None:
+def test_fifty_killed_workers_change_no_bit() -> None:
     y = slow_data(0.05)
-    fit(y, max_passes=1)  # compiled
-    quiet = []
-    for _ in range(3):
-        began = time.monotonic()
-        expected = fit(y, max_passes=1)
-        quiet.append(time.monotonic() - began)
     rng = np.random.default_rng(50)
-    ratios, detected = [], []
+    ratios, detected, answers = [], [], set()
     for _ in range(50):
-        strike = killer(fragile, rng)
-        with Blow(fragile, strike, int(rng.integers(2, PARTITIONS - 20))) as blow:
+        with two_workers() as client:
+            fit(slow_data(0.0), max_passes=1)  # compiled
             began = time.monotonic()
-            found = fit(y, max_passes=1)
-            took = time.monotonic() - began
+            answers.add(bits(fit(y, max_passes=1)))
+            quiet = time.monotonic() - began
+            with Blow(client, killer(client, rng), int(rng.integers(2, PARTITIONS - 20))) as blow:
+                began = time.monotonic()
+                answers.add(bits(fit(y, max_passes=1)))
+                took = time.monotonic() - began
         blow.require()
-        assert bits(found) == bits(expected)
         detected.append(blow.gave)
-        ratios.append((took - blow.gave) / statistics.median(quiet))
+        ratios.append((took - blow.gave) / quiet)
+        print(f"killed after {blow.finished} partitions, {took:.2f} s, undisturbed {quiet:.2f} s", flush=True)
     print(
-        f"\n50 workers killed, 50 fits with the same bits; undisturbed {statistics.median(quiet):.2f} s; "
-        f"ratio without detection: median {statistics.median(ratios):.2f}, largest {max(ratios):.2f}; "
+        f"\n{len(ratios)} workers killed, {len(answers)} different answer with the undisturbed ones; time "
+        f"without detection / undisturbed: median {statistics.median(ratios):.2f}, largest {max(ratios):.2f}; "
         f"detected after {statistics.median(detected):.3f} s, at most {max(detected):.3f} s"
     )
+    assert len(answers) == 1
     assert max(ratios) <= 2
 
 
