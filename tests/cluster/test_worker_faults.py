@@ -103,7 +103,7 @@ def test_a_killed_worker_changes_no_bit(
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 def test_fifty_killed_workers_change_no_bit() -> None:
-    y = slow_data(0.05)
+    y = slow_data(0.1)  # a pass of some ten seconds: a new worker takes three to import and compile
     rng = np.random.default_rng(50)
     ratios, detected, answers = [], [], set()
     for _ in range(50):
