@@ -73,6 +73,7 @@ def identity_of(prepared: Prepared, settings: Settings, warmup: Warmup | None) -
         "dtype of the data": str(y.dtype),
         "chunks of the data": Digest().of(chunk_grid(domain)),
         "skipna": str(domain.skipna),
+        "coordinates": ", ".join(domain.coords),
     }
     beside = {"sigma": domain.sigma, "where": domain.where}
     named = {f"coordinate {name}": array for name, array in domain.coords.items()} | beside
@@ -103,7 +104,7 @@ def _kind(array: Any) -> str:
     if not isinstance(array, xr.DataArray):
         return repr(array)
     if array.chunks is None:
-        return of_values({"values": array.values})
+        return of_values({"values": array.values, "dims": np.array(array.dims, str)})
     return f"chunked {array.dtype} over {', '.join(map(str, array.dims))}"
 
 
