@@ -38,7 +38,11 @@ def along(dim: str, values: np.ndarray = U + 1) -> xr.DataArray:
 
 
 OTHER_AXIS: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
-    "coordinate": ({"coords": (along("i"), SQUARE.y)}, {"coords": (along("j"), SQUARE.y)}, "coordinate first: "),
+    "coordinate": (
+        {"coords": (along("i"), SQUARE.y)},
+        {"coords": (along("j"), SQUARE.y)},
+        "coordinate first: ",
+    ),
     "sigma": ({"sigma": along("i")}, {"sigma": along("j")}, "sigma: other values"),
     "where": ({"where": along("i") > 2}, {"where": along("j") > 2}, "where: other values"),
     "groups": ({"cov": {"groups": "g"}}, {"cov": {"groups": "h"}}, "groups: other values"),
