@@ -71,6 +71,7 @@ def follow(
             cost = history[-1].cost if history and not first else np.inf
             event = _pass_done(evaluator.account.passes, p, state, cost, before + elapsed_s)
             history.append(event)
+            evaluator.settled = True
             logger.info(
                 "pass %d: cost %.10g, relative offset %.2g", event.npasses, event.cost, event.relative_offset
             )

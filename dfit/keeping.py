@@ -34,7 +34,7 @@ class Keeper:
         self._last = time.monotonic()
         self._passes_saved = 0
         self._warned: set[str] = set()
-        self._state: Callable[[str], Snapshot] | None = None
+        self._state: Callable[[str], Snapshot | None] = lambda stopped: None
         self.found: Snapshot | None = None
         self.where = str(self.folder.path)
         latest = self.folder.latest() if resume else None
@@ -73,8 +73,9 @@ class Keeper:
             )
 
     @contextmanager
-    def keeping(self, state: Callable[[str], Snapshot]) -> Iterator[None]:
-        """Within it ``state`` is saved when it is time; it is told why no further pass follows.
+    def keeping(self, state: Callable[[str], Snapshot | None]) -> Iterator[None]:
+        """Within it ``state`` is saved when it is time; it is told why no further pass follows, and
+        gives None at a moment from which a fit could not go on.
 
         What ends the fit from outside leaves a last save behind; a model or data that are wrong do not.
         """
@@ -103,11 +104,11 @@ class Keeper:
 
     def save(self, stopped: str = "") -> None:
         """Save now; a fit does not end because its store is full, it says so once."""
-        if self._state is None:
+        began, snapshot = time.monotonic(), self._state(stopped)
+        if snapshot is None:
             return
-        began = time.monotonic()
         try:
-            self.folder.save(self._state(stopped).to_tree(), self._checkpoint.keep_last or 1)
+            self.folder.save(snapshot.to_tree(), self._checkpoint.keep_last or 1)
         except CheckpointError as error:
             self._tell("failed", f"the fit goes on without a new checkpoint: {error}")
         self._last = time.monotonic()

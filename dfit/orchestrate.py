@@ -111,7 +111,9 @@ def _kept(
     if before is not None and finished:
         return finish(prepared, passes, settings, passes.best, before.stopped, clock, history)
 
-    def state(stopped: str) -> Snapshot:
+    def state(stopped: str) -> Snapshot | None:
+        if not prepared.evaluator.settled:
+            return None
         elapsed_s = prepared.evaluator.account.elapsed_s + time.monotonic() - clock.began
         return snapshot_of(prepared, passes, settings, identity, history, elapsed_s, stopped)
 

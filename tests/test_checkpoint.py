@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 from collections.abc import Callable
 from functools import cache, partial
 from pathlib import Path
@@ -194,3 +196,34 @@ def test_nothing_that_was_kept_is_read_again(warmup: Any, tmp_path: Path) -> Non
     read = len(again)
     assert differences(fit(lambda: array, warmup=warmup, checkpoint=tmp_path), expected) == []
     assert len(again) == read
+
+
+# Where a task's findings are added, where those of a pass are, and where the solver makes its step.
+@pytest.mark.usefixtures("rereading")
+@pytest.mark.parametrize(
+    "where", ["dfit.reduce.knowledge.insert", "dfit.reduce.evaluators.equations", "dfit.core.drive._step"]
+)
+def test_ctrl_c_in_the_midst_of_the_books_costs_nothing_that_was_saved(
+    where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = fit(**NEAR)
+    module, _, name = where.rpartition(".")
+    inner = getattr(importlib.import_module(module), name)
+    calls: list[int] = []
+
+    def interrupted(*given: Any) -> Any:
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return inner(*given)
+
+    saves = dfit.Checkpoint(tmp_path, every_s=0)
+    with monkeypatch.context() as patch, contextlib.suppress(KeyboardInterrupt):
+        patch.setattr(where, interrupted)
+        fit(**NEAR, checkpoint=saves)
+    assert len(calls) == 3 and saves.entries()
+    reads = Reads()
+    found = fit(lambda: reads.array(chunk=CHUNK), **NEAR, checkpoint=saves)
+    assert differences(found, expected) == []
+    done = 0 if name == "insert" else 2
+    assert len(reads) <= PROBED + CHUNKS * (expected.npasses - done)

@@ -25,7 +25,7 @@ from dfit.reduce.kernels import without_noise_of
 from dfit.reduce.knowledge import Memory, PartitionsLost, RunningPass, begun, is_of
 from dfit.reduce.runners import Runner
 from dfit.reduce.task import Report
-from dfit.reduce.tree import insert, root
+from dfit.reduce.tree import root
 
 # The sums of squares keep 16 - 2 log10(condition) digits of a standard deviation, 9 here; beyond this
 # condition the pass reduces triangles, which keep 16 - log10(condition).
@@ -51,6 +51,7 @@ class PassEvaluator:
     Attributes
     ----------
     keep : called after every task, when what it found is part of ``memory()``.
+    settled : whether ``memory()`` is of one moment: not within a pass's end, nor while findings are added.
     recovery : see `Memory`; whoever does something about a fault adds to it.
     not_finite : the first place without finite sums of the last pass, None where all are finite.
     """
@@ -79,7 +80,7 @@ class PassEvaluator:
         self._min_success = min_success
         self.keep: Callable[[], None] = lambda: None
         self.not_finite: str | None = None
-        self._splits_told = 0
+        self.settled, self._splits_told = True, 0
         self.restore(
             Memory(None, None, self.form, None, Account(), Table(len(partitions)), frozenset(), None, [])
         )
@@ -197,7 +198,7 @@ class PassEvaluator:
     ) -> Sums:
         """Sums of one pass in any form, "groups" in a ``basis`` (see `Point`); a fit begins with `__call__`."""
         if not is_of(self.running, theta, form):
-            self.running = begun(theta, form, len(self._partitions), self._job.validate)
+            self.running, self.settled = begun(theta, form, len(self._partitions), self._job.validate), True
         running = self.running
         if running.complete:
             self.not_finite = running.not_finite
@@ -209,12 +210,12 @@ class PassEvaluator:
         before = self.account.bytes_read if self.runner.reads_again else 0
 
         def take(report: Report) -> None:
+            self.settled = False
             self.account.add(report)
             if report.failure is not None:
                 self._lose(report)
-            running.table.add(report)
-            for node, sums in report.forest.items():
-                insert(running.forest, node, sums, form)
+            running.add(report)
+            self.settled = True
             if collect is not None:
                 collect.add(report.drawn)
             self._look_at(report, running, first)
@@ -225,6 +226,7 @@ class PassEvaluator:
         plan = None if collect is None else collect.plan
         job = replace(self.job_for(form), validate=running.validate)
         self.runner.run(job, point, running.done(self.lost), take, plan)
+        self.settled = False
         self.account.passes += 1
         if first:
             self.account.first_bytes = self.account.bytes_read - before
@@ -235,7 +237,7 @@ class PassEvaluator:
             raise PartitionsLost
         running.complete = True
         if form in ("sandwich", "groups"):  # for the covariance, the last thing that a fit needs
-            self.running = running
+            self.running, self.settled = running, True
         sums = root(running.forest, form)
         self._look_at_total(sums, running, point.survey, None if first else self.survey)
         return sums

@@ -10,7 +10,8 @@ import numpy as np
 
 from dfit.core.sums import Sums
 from dfit.reduce.books import Account, Table
-from dfit.reduce.tree import Done, Forest, leaves
+from dfit.reduce.task import Report
+from dfit.reduce.tree import Done, Forest, insert, leaves
 
 
 class PartitionsLost(Exception):
@@ -33,6 +34,12 @@ class RunningPass:
     validate: str = "sums"
     not_finite: str | None = None
     complete: bool = False
+
+    def add(self, report: Report) -> None:
+        """What a finished piece gave."""
+        self.table.add(report)
+        for node, sums in report.forest.items():
+            insert(self.forest, node, sums, self.form)
 
     def done(self, lost: Iterable[tuple[int, int, int]]) -> Done:
         """Leaves that need no task: those that are summed, and those that are left out."""
