@@ -74,8 +74,11 @@ def upstream(
         if isinstance(a, dask.array.Array):
             graph.update(a.__dask_graph__())
     graph = convert_legacy_graph({k: v for k, v in graph.items() if k not in futures}, all_keys=set(graph))
+    cut: dict[Any, np.ndarray] = {}
     items = [
-        tuple(tuple(_item(a, s, chunk) for a, s in zip(arrays, sources, strict=True)) for chunk in p.chunks)
+        tuple(
+            tuple(_item(a, s, chunk, cut) for a, s in zip(arrays, sources, strict=True)) for chunk in p.chunks
+        )
         for p in partitions
     ]
     wanted = [{i.name for row in rows for i in row if isinstance(i, Key)} for rows in items]
@@ -127,10 +130,18 @@ def _on_grid(source: Source, grid: Sequence[Sequence[int]]) -> Any:
     return np.asarray(data)
 
 
-def _item(array: Any, source: Source, chunk: Chunk) -> Any:
+def _item(array: Any, source: Source, chunk: Chunk, cut: dict[Any, np.ndarray]) -> Any:
+    """Key or part of a source for a chunk.
+
+    Chunks beside each other share the parts of what lies along fewer dimensions: ``cut`` has them by place,
+    so that they travel once in a task and not once a chunk.
+    """
     if isinstance(array, dask.array.Array):
         return Key((array.name, *(chunk.index[axis] for axis in source.axes)))
-    return array[tuple(slice(chunk.start[a], chunk.start[a] + chunk.shape[a]) for a in source.axes)]
+    place = (id(array), *((chunk.start[a], chunk.shape[a]) for a in source.axes))
+    if place not in cut:
+        cut[place] = array[tuple(slice(chunk.start[a], chunk.start[a] + chunk.shape[a]) for a in source.axes)]
+    return cut[place]
 
 
 def _shared_keys(

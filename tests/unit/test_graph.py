@@ -198,3 +198,12 @@ def test_origin_is_the_file_below_arithmetic_in_any_store(tmp_path: Path) -> Non
         ]
     zarr = f"{tmp_path}/y.zarr/y"
     assert found == [f"{tmp_path}/y.nc", f"file://{zarr}", zarr, f"{tmp_path}/y.nc", ""]
+
+
+def test_coordinate_travels_once_in_a_task_and_not_once_a_chunk() -> None:
+    t = np.arange(50_000.0)
+    y = xr.DataArray(da.zeros((20, t.size), chunks=(1, t.size)), dims=("x", "time"))
+    domain = Domain(y, {"t": xr.DataArray(t, dims="time")}, {})
+    partitions = partitions_of(list(chunks_in_order(chunk_grid(domain))), y.size)
+    (work,) = upstream(sources_of(domain), chunk_grid(domain), partitions).works
+    assert len(work.items) == 20 and len(cloudpickle.dumps(work)) < 1.1 * t.nbytes
