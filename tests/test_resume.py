@@ -110,6 +110,16 @@ def test_resume_must_be_told_arrays_and_functions(tmp_path: Path) -> None:
     assert differences(found, dfit.fit(decay, data, **given)) == []
 
 
+def test_resume_must_be_told_what_ties_a_parameter(tmp_path: Path) -> None:
+    tie = {"c": lambda p: p["a"] / 3}
+    given = {"p0": {"a": 2, "tau": 1.5}, "tie": tie}
+    fit(tmp_path, on_partition=stop_after(6), **given)
+    with pytest.raises(dfit.InputError, match=r"was given tie, which .* does not hold"):
+        dfit.resume(tmp_path, decay, Reads().array(chunk=CHUNK))
+    found = dfit.resume(tmp_path, decay, Reads().array(chunk=CHUNK), tie=tie)
+    assert differences(found, fit(**given)) == []
+
+
 def test_resume_of_nothing_is_refused_with_what_to_type(tmp_path: Path) -> None:
     with pytest.raises(dfit.CheckpointError, match=r"holds no checkpoint.*Type: dfit\.fit\(model, data"):
         dfit.resume(tmp_path, decay, Reads().array(chunk=CHUNK))
