@@ -21,7 +21,7 @@ from dfit.errors import InputError
 from dfit.fingerprint import NEW, of_values
 from dfit.prepare import Prepared
 from dfit.settings import Settings
-from dfit.store.snapshot import Snapshot
+from dfit.store.snapshot import Snapshot, as_number
 from dfit.warm_settings import Warmup
 
 PACKAGES = ("dfit", "jax", "jaxlib", "numpy", "scipy")
@@ -87,7 +87,7 @@ def identity_of(prepared: Prepared, settings: Settings, warmup: Warmup | None) -
         "f_scale": float(settings.f_scale).hex(),
         "absolute_sigma": str(bool(settings.absolute_sigma)),
         "cov": "groups" if isinstance(settings.cov, dict) else str(settings.cov),
-        "warmup": "off" if warmup is None else json.dumps(asdict(warmup), default=str),
+        "warmup": "off" if warmup is None else json.dumps(asdict(warmup), default=as_number),
     }
     values = {
         "p0": p.init,

@@ -143,7 +143,7 @@ class Snapshot:
         return {
             "schema": SCHEMA,
             **{name: getattr(self, name) for name in TEXT + PARAMETERS + NUMBERS},
-            **{name: json.dumps(getattr(self, name)) for name in WORDS + LISTS},
+            **{name: json.dumps(getattr(self, name), default=as_number) for name in WORDS + LISTS},
             "flags": np.array([self.retract, self.in_memory]),
             "state": _state_tree(self.state),
             "at_p0": None if self.at_p0 is None else _state_tree(self.at_p0),
@@ -173,6 +173,13 @@ class Snapshot:
                 f"{where} holds no state of a fit ({type(error).__name__}: {error}). Type: another checkpoint=, or "
                 "resume=False to begin again there"
             ) from error
+
+
+def as_number(value: Any) -> Any:
+    """A NumPy number for JSON, which has no word for it; TypeError for anything else."""
+    if isinstance(value, (np.bool_, np.integer, np.floating)):
+        return value.item()
+    raise TypeError(f"{type(value).__name__} is no number")
 
 
 def _current(tree: Tree) -> Tree:
