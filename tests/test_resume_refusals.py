@@ -130,8 +130,6 @@ def test_checkpoint_of_another_fit_is_refused_and_kept(what: str, tmp_path: Path
     assert said in told and str(tmp_path) in told and "Type: resume=False" in told
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == kept
     assert differences(fit(**before, max_passes=2, checkpoint=tmp_path), first) == []
-    anew = fit(**{**before, **now}, max_passes=1, checkpoint=tmp_path, resume=False)
-    assert len(anew.history) == 1
 
 
 @pytest.mark.filterwarnings("ignore::dfit.DfitWarning")
@@ -242,9 +240,9 @@ def test_data_under_another_name_of_dask_are_the_same_data(tmp_path: Path) -> No
     warmup = dfit.Warmup(sample_points=500)
     expected = fit(first, warmup=warmup)
     fit(first, warmup=warmup, max_passes=1, checkpoint=tmp_path)
-    sampled = (tmp_path / "sample.h5").stat()
+    sampled = (tmp_path / "sample.h5").stat().st_ino
     assert differences(fit(second, warmup=warmup, checkpoint=tmp_path), expected) == []
-    assert (tmp_path / "sample.h5").stat() == sampled  # it was not drawn again
+    assert (tmp_path / "sample.h5").stat().st_ino == sampled  # it was not drawn again
 
 
 def test_a_fit_that_begins_again_draws_its_own_sample(tmp_path: Path) -> None:
