@@ -5,18 +5,18 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from enum import StrEnum
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from dfit.core.drive import iterate
-from dfit.core.equations import Equations
 from dfit.core.hand_over import Decision, hand_over
 from dfit.core.state import State, Status
 from dfit.core.sums import faults
 from dfit.core.trust_region import start
+from dfit.course import Course, Stage
+from dfit.data.subset import SamplePlan
 from dfit.prepare import Prepared
 from dfit.progress import Printer
 from dfit.recovery import NOT_FINITE, STALLED, Recovery, better, require_step
@@ -31,43 +31,12 @@ from dfit.sampling import Sampling
 from dfit.settings import Settings
 from dfit.shelf import Shelf
 from dfit.statistics import Clock
-from dfit.warm_report import WarmupReport
 from dfit.warm_settings import Warmup
 from dfit.warmup import Warmed, box_of, look_at, warm_up
 
 logger = logging.getLogger("dfit")
 
 RUNNING: Any = np.int32(Status.RUNNING)
-
-
-class Stage(StrEnum):
-    """What comes next in a fit."""
-
-    BEGIN = "begin"  # nothing but a pass that collects the sample can have been evaluated
-    ANSWER = "the sample's answer"
-    BACK = "p0 as well"
-    SOLVE = "solve"
-
-
-class Course(NamedTuple):
-    """Where a fit stands between two passes; with what the evaluator knows it is all that the rest depends on.
-
-    Attributes
-    ----------
-    stage : what comes next.
-    state : from which it goes on.
-    retract : whether the sample has a say in the steps.
-    at_p0 : after a pass that collected the sample; or the best state before a strategy's other start.
-    sample : equations of the sample at its answer, until the data have judged it.
-    report : what the warm-up did.
-    """
-
-    stage: Stage
-    state: State
-    retract: bool = False
-    at_p0: State | None = None
-    sample: Equations | None = None
-    report: WarmupReport | None = None
 
 
 class Passes:
@@ -130,13 +99,14 @@ class Passes:
 
     def again(self) -> None:
         """Begin again at the best point: what was summed with partitions that are lost is no longer comparable."""
-        self.course = self.course._replace(stage=Stage.SOLVE, state=start(self.best.theta), at_p0=None)
+        # The sample's answer, which no pass has seen yet, is a better place than p0.
+        here = self.best if self.course.stage == Stage.SOLVE else self.course.state
+        self.course = self.course._replace(stage=Stage.SOLVE, state=start(here.theta), at_p0=None)
 
     @property
     def best(self) -> State:
-        """The best state so far."""
-        before = self.course.at_p0 if self.course.stage == Stage.SOLVE else None
-        return better(self.course.state, before)
+        """The best state so far; one that nothing has evaluated only where there is no other."""
+        return better(self.course.state, self.course.at_p0)
 
     def _seen(self, state: State) -> State:
         """The best state so far, after one that `_rest` gave; running on, if a strategy knows another start."""
@@ -185,15 +155,13 @@ class Passes:
             require_traced(self._passes.job_for("triangle").recipe)
         plan = self._sampling.plan()
         sample = None
-        if plan.collect and self.course.at_p0 is None:
-            # Of leaves that an earlier process has summed no point is collected.
-            gathering = None if self._passes.running else Gathering(plan)
-            collected = self._next(self.course.state, evaluate=partial(self._passes, collect=gathering))
-            if gathering is not None:
-                sample = self._sampling.keep(gathering.sample())
-            self._clock.ended("gauss_newton")
-            self.course = self.course._replace(at_p0=collected)
+        # An earlier process that had no room to keep the data may have begun to collect.
+        begun = self._passes.running is not None and self._settings.max_passes > 1
+        if (plan.collect or begun) and self.course.at_p0 is None:
+            collected, sample = self._collect(plan)
             yield collected
+            if collected.status != Status.RUNNING:
+                return
         warmed = self._warm_up(sample or self._sampling.sample(plan), warmup)
         theta = np.asarray(warmed.state.theta)
         if self._settings.max_passes == 0:
@@ -213,6 +181,17 @@ class Passes:
             sampled = warmed.warm.state.equations
             at_p0 = self.course.at_p0
             self.course = Course(Stage.ANSWER, warmed.state, True, at_p0, sampled, warmed.report)
+
+    def _collect(self, plan: SamplePlan) -> tuple[State, Sample | None]:
+        """The state after a pass at p0, and the sample, if that has collected it."""
+        # Of leaves that an earlier process has summed no point is collected.
+        gathering = None if self._passes.running else Gathering(plan)
+        state = self._next(self.course.state, evaluate=partial(self._passes, collect=gathering))
+        sample = None if gathering is None else self._sampling.keep(gathering.sample())
+        self._clock.ended("gauss_newton")
+        ended = state.status != Status.RUNNING
+        self.course = Course(Stage.SOLVE, state) if ended else self.course._replace(at_p0=state)
+        return state, sample
 
     def _next(self, state: State, retract: Any = None, evaluate: Any = None) -> State:
         """The state after one more pass; where it ends on equations that have lost digits triangles are next."""

@@ -12,15 +12,15 @@ import numpy as np
 
 from dfit.core.drive import reopened
 from dfit.core.state import Status
+from dfit.course import Course
 from dfit.events import PassDone
 from dfit.identity import TOLERANCES, environment
-from dfit.passes import Course
 from dfit.parameters import Parameters
 from dfit.prepare import Prepared
 from dfit.reduce.evaluators import Memory
 from dfit.settings import Settings
 from dfit.snapshots import course_of, history_of, memory_of
-from dfit.store.snapshot import Snapshot
+from dfit.store.snapshot import Snapshot, as_number
 from dfit.warm_settings import Warmup
 
 
@@ -52,17 +52,19 @@ def begun(found: Snapshot, prepared: Prepared, settings: Settings) -> Begun | No
     None where it begins again, with the sample that is kept: its passes were over that alone.
     """
     course, history, stopped = course_of(found), history_of(found), None
-    if course.state.status == Status.RUNNING:
-        enough = not history or history[-1].npasses >= settings.max_passes
-        finished = found.stopped.startswith("max_passes=") and enough
+    same = all(found.limits[name] == getattr(settings, name) for name in TOLERANCES)
+    limited = found.stopped.startswith("max_passes=")  # with 0 the sample's solve may have ended
+    if limited or course.state.status == Status.RUNNING:
+        passes = history[-1].npasses if history else 0
+        finished = limited and passes >= settings.max_passes
         stopped = found.stopped if finished else None
-    elif any(found.limits[name] != getattr(settings, name) for name in TOLERANCES) and not found.in_memory:
+    elif not same and not found.in_memory:
         p = prepared.parameters
         varying = list(p.varying)
         state = reopened(course.state, p.lower[varying], p.upper[varying], settings.tolerances)
         course, finished = course._replace(state=state), bool(state.status != Status.RUNNING)
     else:
-        finished = all(found.limits[name] == getattr(settings, name) for name in TOLERANCES)
+        finished = same
     if found.in_memory and not finished:
         return None
     if settings.robust:  # its covariance takes a pass of its own
@@ -73,12 +75,11 @@ def begun(found: Snapshot, prepared: Prepared, settings: Settings) -> Begun | No
 
 def remembered(arguments: Mapping[str, Any], parameters: Parameters) -> dict[str, Any]:
     """What a resume need not be told again of the arguments of `fit`, as JSON; "given" names the others."""
-    p = parameters
+    p, tied = parameters, {k for k, _ in parameters.ties}
+    free = [k for k in range(len(p.names)) if k not in tied]
     told: dict[str, Any] = {
-        "p0": dict(zip(p.names, p.init.tolist(), strict=True)),
-        "bounds": {
-            n: [low, up] for n, low, up in zip(p.names, p.lower.tolist(), p.upper.tolist(), strict=True)
-        },
+        "p0": {p.names[k]: float(p.init[k]) for k in free},
+        "bounds": {p.names[k]: [float(p.lower[k]), float(p.upper[k])] for k in free},
         "fixed": {p.names[k]: float(p.init[k]) for k in p.fixed},
         "given": [],
     }
@@ -87,7 +88,7 @@ def remembered(arguments: Mapping[str, Any], parameters: Parameters) -> dict[str
             continue
         plain = asdict(value) if isinstance(value, Warmup) else value
         try:
-            json.dumps(plain)
+            json.dumps(plain, default=as_number)
             told[name] = plain
         except TypeError:
             told["given"].append(name)

@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from dfit.course import Course, Stage
 from dfit.events import PassDone
 from dfit.identity import LIMITS, Identity, environment
-from dfit.passes import Course, Passes, Stage
+from dfit.passes import Passes
 from dfit.prepare import Prepared
 from dfit.reduce.books import Account, Table
 from dfit.reduce.knowledge import Memory, RunningPass

@@ -24,6 +24,7 @@ LAYERS = (
     (
         "checkpoint",
         "chronicle",
+        "course",
         "evaluate",
         "fitting",
         "following",
