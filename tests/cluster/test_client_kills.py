@@ -143,9 +143,8 @@ def test_what_was_killed_with_its_cluster_goes_on_on_one_of_another_size(
     tmp_path: Path, source_environment: dict[str, str], expected: dict[str, np.ndarray]
 ) -> None:
     program = Program(tmp_path, source_environment)
-    require_struck(program.kill(PARTITIONS + PARTITIONS // 2, workers=2))
-    require_struck(program.kill(PARTITIONS, workers=1, everything=True))
-    assert program.finish() == bits(expected)
+    require_struck(program.kill(2 * PARTITIONS + PARTITIONS // 2, workers=2))
+    assert program.finish(workers=1) == bits(expected)
 
 
 @pytest.mark.slow
