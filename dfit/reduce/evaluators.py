@@ -210,10 +210,10 @@ class PassEvaluator:
         before = self.account.bytes_read if self.runner.reads_again else 0
 
         def take(report: Report) -> None:
+            if report.failure is not None:
+                self._lose(report)  # where it raises, what the other tasks have found is saved
             self.settled = False
             self.account.add(report)
-            if report.failure is not None:
-                self._lose(report)
             running.add(report)
             self.settled = True
             if collect is not None:
@@ -251,8 +251,8 @@ class PassEvaluator:
             why = unreadable(failure, self._describe(partition, covered(partition, failure.leaves)[0]))
             if readable(len(self._partitions), {*self.lost, piece}) < self._min_success:
                 raise WorkerError(why, partition=partition.index, worker=report.process)
-            self.lost |= {piece}
             self.recovered("partition left out", why, partition=partition.index)
+            self.lost |= {piece}  # last, because the log has the reason for all that is lost
 
     def recovered(self, strategy: str, detail: str, **where: int) -> None:
         """Add to the recovery log; ``where`` is the partition, or the iteration: the number of the pass."""
