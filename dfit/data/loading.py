@@ -15,7 +15,7 @@ import numpy as np
 from dfit.data.graph import Key, Work
 from dfit.errors import DataError
 
-_ALL_BITS = (1 << 64) - 1
+ALL_BITS = (1 << 64) - 1
 
 
 class Loader:
@@ -72,7 +72,7 @@ class Loader:
             if isinstance(item, Key):
                 if self._sums:
                     bits = sum_of_bits(array) * _factor(source, *chunk.index)
-                    self.content = (self.content + bits) & _ALL_BITS
+                    self.content = (self.content + bits) & ALL_BITS
                 if item.name not in self._counted:
                     self._counted.add(item.name)
                     self.bytes_read += array.nbytes
@@ -112,14 +112,14 @@ def sum_of_bits(array: np.ndarray) -> int:
     raw = array.reshape(-1).view(np.uint8)
     whole = raw.size & -8
     rest = int.from_bytes(raw[whole:].tobytes(), "little")
-    return (int(np.add.reduce(raw[:whole].view(np.uint64))) + rest + raw.size) & _ALL_BITS
+    return (int(np.add.reduce(raw[:whole].view(np.uint64))) + rest + raw.size) & ALL_BITS
 
 
 def _factor(*places: int) -> int:
     """An odd factor for a place: odd, so that no bit of what it multiplies is lost."""
     mixed = 0
     for place in places:
-        mixed = ((mixed ^ place) * 0x9E3779B97F4A7C15 + 1) & _ALL_BITS
+        mixed = ((mixed ^ place) * 0x9E3779B97F4A7C15 + 1) & ALL_BITS
     return mixed | 1
 
 

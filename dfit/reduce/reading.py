@@ -11,7 +11,7 @@ import numpy as np
 
 from dfit.data.drawing import Drawn, Share, draw
 from dfit.data.graph import Key, Work
-from dfit.data.loading import Loader
+from dfit.data.loading import ALL_BITS, Loader
 from dfit.data.origin import origin
 from dfit.errors import DfitError, ReadFailed, WorkerError
 from dfit.reduce.allocator import tune_allocator
@@ -23,13 +23,13 @@ FIRST_PAUSE_S = 0.1  # before a failed read is tried again; doubled each time
 
 
 class Held(NamedTuple):
-    """A partition in memory: its chunks' arrays, the sum over their content, and what reading them took.
+    """A partition in memory: its chunks' arrays, the sums over their content, and what reading them took.
 
     ``retries``: reads that were tried again.  ``failure``: why there are no arrays.
     """
 
     arrays: Arrays
-    content: int
+    content: list[int]
     retries: int
     failure: ReadFailed | MemoryError | None = None
 
@@ -40,16 +40,18 @@ def read(job: Job, work: Work, kept: Sequence[Any]) -> Held:
     Whoever waits for the arrays on a cluster then runs all the same, and can report it.
     """
     loader = loader_of(job, work, kept)
-    arrays, retries = [], 0
+    arrays, content, retries = [], [], 0
     try:
         for number in range(len(work.items)):
+            before = loader.content
             chunk, again = read_chunk(job, loader, work, number)
             arrays.append(chunk)
+            content.append(loader.content - before)
             retries += again
     except (ReadFailed, MemoryError) as failure:
         retries += failure.tries - 1 if isinstance(failure, ReadFailed) else 0
-        return Held([], 0, retries, failure.with_traceback(None))  # a traceback would hold the arrays
-    return Held(arrays, loader.content, retries)
+        return Held([], [], retries, failure.with_traceback(None))  # a traceback would hold the arrays
+    return Held(arrays, content, retries)
 
 
 class Reading:
@@ -58,7 +60,7 @@ class Reading:
     Attributes
     ----------
     bytes_read : what came out of the graph so far.
-    content : sum over the bits of the chunks read or held so far, see `Loader`.
+    content : sum over the bits of the chunks asked for so far, see `Loader`.
     retries : reads that were tried again.
     seconds : what that took.
 
@@ -76,7 +78,9 @@ class Reading:
         self._loader = loader_of(job, work, kept)
         self._held: dict[int, list[np.ndarray]] = {}
         self._all_here = store is not None
-        self._stored_bytes = self._stored_content = 0
+        self._stored_bytes = 0
+        self._stored_content: list[int] = []
+        self._wanted: set[int] = set()
         self.retries = 0
         if store is not None:
             stored = store.get(work.partition.index)
@@ -97,10 +101,14 @@ class Reading:
 
     @property
     def content(self) -> int:
-        return self._stored_content + self._loader.content  # one of the two is 0
+        if not self._all_here:
+            return self._loader.content
+        # Not of all that is held: what an earlier process has summed has its content in the books.
+        return sum(self._stored_content[k] for k in self._wanted) & ALL_BITS
 
     def hold(self, wanted: Sequence[int]) -> Mapping[int, list[np.ndarray]]:
         """Arrays of the wanted chunks at least: those held already, and the rest read."""
+        self._wanted.update(wanted)
         if not self._all_here:
             started = time.perf_counter()
             self._held = {k: self._held[k] for k in wanted if k in self._held}  # before more is read
