@@ -63,3 +63,12 @@ def test_a_program_of_nlsq_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
     found = dfit.curve_fit(decay, T, y.data, config=again, **given)
     assert found.popt.tobytes() == expected.popt.tobytes()
     assert found.result.npasses == expected.result.npasses
+
+
+def test_numbers_of_numpy_are_kept_and_need_not_be_told_again(tmp_path: Path) -> None:
+    numbers = {"max_passes": np.int64(50), "tol": np.float32(1e-6), "absolute_sigma": np.bool_(False)}
+    warmup = dfit.Warmup(sample_points=1000, seed=np.int64(3))
+    data = Reads().array()
+    found = dfit.fit(decay, data, "t", p0=P0, warmup=warmup, checkpoint=tmp_path, **numbers)
+    again = dfit.resume(tmp_path, decay, Reads().array())
+    assert again.success and again.theta.tobytes() == found.theta.tobytes()
