@@ -21,13 +21,13 @@ loses its ``__cause__``, as Python's own do, so the text of a cause stands in th
 
 from __future__ import annotations
 
-import contextlib
 import sys
 import warnings
-from pathlib import Path
+from types import FrameType
 
-# Not the user's: the package, and the frame of a context that decorates one of its functions.
-_OURS = (str(Path(__file__).parent), contextlib.__file__)
+# Not the user's: the package, the scheduler that calls it back, and the frame of a context that decorates one
+# of its functions.
+_NOT_THE_USERS = ("dfit", "dask", "distributed", "contextlib")
 
 
 class DfitError(Exception):
@@ -145,6 +145,10 @@ class DfitWarning(UserWarning):
 def warn(text: str, category: type[Warning] = DfitWarning) -> None:
     """Warn at the user's line: the nearest one outside of dfit, whichever door it came in by."""
     frame, level = sys._getframe(1), 2
-    while frame.f_back is not None and frame.f_code.co_filename.startswith(_OURS):
+    while frame.f_back is not None and _package_of(frame) in _NOT_THE_USERS:
         frame, level = frame.f_back, level + 1
     warnings.warn(text, category, stacklevel=level)
+
+
+def _package_of(frame: FrameType) -> str:
+    return str(frame.f_globals.get("__name__", "")).partition(".")[0]
