@@ -45,7 +45,7 @@ class Checkpoint:
             if getattr(self, name) is None:
                 value = dask.config.get(f"dfit.checkpoint.{name.replace('_', '-')}", default)
                 object.__setattr__(self, name, value)
-        if not isinstance(self.path, (str, PathLike)) or not str(self.path):
+        if not isinstance(self.path, (str, PathLike)) or not str(self.path) or "\0" in str(self.path):
             raise InputError(
                 f"checkpoint is {self.path!r}; expected a path or a URL. Type: checkpoint='run1.ckpt'"
             )

@@ -68,6 +68,11 @@ class Settings:
                 f"recovery is {self.recovery!r}; expected functions (theta, bounds, event, rng) -> theta. "
                 "Type: recovery=[your_function]"
             )
+        for name in ("callback", "on_partition"):
+            if getattr(self, name) is not None and not callable(getattr(self, name)):
+                raise InputError(f"{name} is {getattr(self, name)!r}; expected a function of one event")
+        if not isinstance(self.resume, (bool, np.bool_)):
+            raise InputError(f"resume is {self.resume!r}; expected True, or False to begin again")
         if not self.f_scale > 0 or not np.isfinite(self.f_scale):
             raise InputError(f"f_scale is {self.f_scale}; expected a positive number, in units of sigma")
         for name in ("tol", "ftol", "xtol", "gtol", "time_limit"):
