@@ -124,9 +124,10 @@ def _says_stop(callback: Callable[[Any], Any] | None, event: PassDone | Partitio
     if callback is None:
         return False
     try:
-        return callback(event) is False
+        answer = callback(event)
     except StopIteration:
         return True
+    return isinstance(answer, (bool, np.bool_)) and not answer  # and not None, or 0
 
 
 def _pass_done(npasses: int, p: Parameters, state: State, before: float, elapsed_s: float) -> PassDone:
