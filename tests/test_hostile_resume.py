@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import dask.config
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -56,3 +57,48 @@ def test_a_finished_fit_is_not_that_of_the_same_numbers_along_another_axis(what:
     fit(**before, checkpoint=tmp_path)
     with pytest.raises(dfit.InputError, match=said):
         fit(**now, checkpoint=tmp_path)
+
+
+REFUSED: dict[str, tuple[dict[str, Any], str]] = {
+    "resume": ({"resume": "no"}, "resume is 'no'; expected True, or False"),
+    "callback": ({"callback": 5}, "callback is 5; expected a function"),
+    "on_partition": ({"on_partition": "print"}, "on_partition is 'print'; expected a function"),
+    "path": ({"checkpoint": "run\0"}, "expected a path or a URL"),
+}
+
+
+@pytest.mark.parametrize("what", REFUSED)
+def test_what_is_no_observer_flag_or_path_is_refused_before_a_read(what: str) -> None:
+    wrong, said = REFUSED[what]
+    with pytest.raises(dfit.InputError, match=said):
+        fit(**wrong)
+
+
+@pytest.mark.parametrize("at", ["callback", "on_partition"])
+def test_false_of_numpy_stops_a_fit(at: str) -> None:
+    found = fit(**{at: lambda event: np.bool_(event.npass < 2 if at == "on_partition" else False)})
+    assert (len(found.history), found.success) == (1, False)
+
+
+def test_url_of_a_file_on_this_machine_is_that_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    fit(max_passes=1, checkpoint=f"file://localhost{tmp_path}/run")
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+def test_a_save_that_fails_warns_at_the_line_of_the_fit(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+
+    def remove(event: Any) -> None:
+        folder.rename(tmp_path / f"moved{event.done}")
+        folder.write_text("no folder")
+
+    once = dask.config.set({"dfit.partition-bytes": "1 B"})
+    with once, pytest.warns(dfit.DfitWarning, match="goes on without a new checkpoint") as warned:
+        fit(
+            SQUARE.chunk(i=30),
+            max_passes=1,
+            checkpoint=dfit.Checkpoint(folder, every_s=0),
+            on_partition=lambda event: remove(event) if event.done == 1 else None,
+        )
+    assert {Path(one.filename) for one in warned if "goes on" in str(one.message)} == {Path(__file__)}

@@ -168,7 +168,7 @@ def place_of(path: Any) -> Place:
     """The place of a path or URL."""
     text = os.fspath(path)
     if text.startswith("file://"):
-        return Disk(text.removeprefix("file://"))
+        return Disk(text.removeprefix("file://").removeprefix("localhost"))
     return Bucket(text) if "://" in text else Disk(text)
 
 
