@@ -9,6 +9,7 @@ import pytest
 
 import dfit
 from dfit.events import PartitionDone
+from dfit.reduce.endings import with_piece
 from tests.unreadable import BROKEN, CHUNKS, Spoiler, as_zarr, damage_zarr, fitted, require_same, without
 
 COUNTED = ("failed_batch_indices", "error_type_distribution", "retries")
@@ -86,3 +87,11 @@ def test_chunk_that_an_earlier_process_could_read_is_left_out(tmp_path: Path) ->
     found = fitted(data, **settings)
     require_same(found, without(CHUNKS // 2))
     assert [one.partition for one in found.left_out] == [CHUNKS // 2]
+
+
+def test_leaves_that_are_left_out_by_processes_with_other_pieces_count_once() -> None:
+    lost = frozenset({(0, 0, 4), (1, 8, 12)})
+    whole = with_piece(lost, (0, 0, 8))
+    assert whole == {(0, 0, 8), (1, 8, 12)}
+    assert with_piece(whole, (0, 4, 8)) == whole
+    assert with_piece(lost, (0, 4, 8)) == lost | {(0, 4, 8)}

@@ -72,3 +72,11 @@ def require_readable(partitions: int, lost: Iterable[LostLeaves], least: float) 
 def readable(partitions: int, lost: Iterable[LostLeaves]) -> float:
     """Share of the partitions of which nothing is left out."""
     return (partitions - len({index for index, *_ in lost})) / partitions
+
+
+def with_piece(lost: frozenset[LostLeaves], piece: LostLeaves) -> frozenset[LostLeaves]:
+    """What is left out with one piece more, no leaf twice: an earlier process may have cut its pieces elsewhere."""
+    _, first, stop = piece
+    if any(start <= first and stop <= end for _, start, end in lost):
+        return lost
+    return frozenset({*(one for one in lost if one[1] < first or one[2] > stop), piece})

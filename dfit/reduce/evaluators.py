@@ -19,7 +19,7 @@ from dfit.events import PartitionDone
 from dfit.reduce.books import Account, Table
 from dfit.reduce.checks import AGAIN, NotFiniteAtStart, differs, require_points, unreadable, unusable
 from dfit.reduce.draw import DrawReport, Gathering, Sample
-from dfit.reduce.endings import Endings, readable, require_readable
+from dfit.reduce.endings import Endings, readable, require_readable, with_piece
 from dfit.reduce.job import Job, Point
 from dfit.reduce.kernels import without_noise_of
 from dfit.reduce.knowledge import Memory, PartitionsLost, RunningPass, begun, is_of
@@ -252,7 +252,7 @@ class PassEvaluator:
             if readable(len(self._partitions), {*self.lost, piece}) < self._min_success:
                 raise WorkerError(why, partition=partition.index, worker=report.process)
             self.recovered("partition left out", why, partition=partition.index)
-            self.lost |= {piece}  # last, because the log has the reason for all that is lost
+            self.lost = with_piece(self.lost, piece)  # last: the log has all reasons
 
     def recovered(self, strategy: str, detail: str, **where: int) -> None:
         """Add to the recovery log; ``where`` is the partition, or the iteration: the number of the pass."""
