@@ -19,9 +19,9 @@ ORDERED = "biufmM"  # kinds of values that have a smallest and a largest one
 COLUMNS = {
     "points": "points that the last pass has read, missing ones among them",
     "cost": "half the weighted sum of squares (or of rho) at the parameters of the last pass; NaN: not read",
-    "seconds": "reading and computing, all passes",
-    "bytes_read": "all passes",
-    "retries": "reads that were tried again, all passes",
+    "seconds": "reading and computing, all passes and the sample",
+    "bytes_read": "all passes and the sample",
+    "retries": "reads that were tried again, all passes and the sample",
     "missing": "points without a value (NaN)",
     "leaves": "pieces of fixed points that the last pass has summed",
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import dask.array as da
 import dask.config
 import jax.numpy as jnp
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 import xarray as xr
 
 import dfit
+from tests.resumed import stop_after
 
 pytestmark = pytest.mark.usefixtures("small_leaves")
 
@@ -102,3 +104,24 @@ def test_a_save_that_fails_warns_at_the_line_of_the_fit(tmp_path: Path) -> None:
             on_partition=lambda event: remove(event) if event.done == 1 else None,
         )
     assert {Path(one.filename) for one in warned if "goes on" in str(one.message)} == {Path(__file__)}
+
+
+LAZY = SQUARE.copy(data=da.from_array(SQUARE.values, chunks=(6, -1)))
+WARMUPS = {"from p0": False, "with a sample": dfit.Warmup(sample_points=200)}
+
+
+@pytest.mark.parametrize("warmup", WARMUPS.values(), ids=WARMUPS)
+def test_bytes_of_partitions_are_those_of_the_fit_also_where_a_look_or_a_sample_keeps_them(
+    warmup: Any, chunk_partitions: None, tmp_path: Path
+) -> None:
+    found = fit(LAZY, warmup=warmup, checkpoint=tmp_path)
+    assert found.partitions is not None and found.partitions.sizes == {"partition": 2}
+    np.testing.assert_array_equal(found.partitions.bytes_read, SQUARE.nbytes // 2)
+    assert found.run.bytes_read == found.run.bytes_per_pass == SQUARE.nbytes
+
+
+@pytest.mark.usefixtures("rereading", "chunk_partitions")
+def test_bytes_of_a_pass_are_those_of_all_of_it_after_a_resume_within_the_first(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        fit(LAZY, checkpoint=tmp_path, on_partition=stop_after(1))
+    assert fit(LAZY, checkpoint=tmp_path).run.bytes_per_pass == SQUARE.nbytes

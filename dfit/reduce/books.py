@@ -97,10 +97,21 @@ class Table:
         if report.leaves:
             self.workers[at] = report.process
 
+    def add_read(self, report: DrawReport) -> None:
+        """Count what was read of a partition besides the passes."""
+        spent = {"seconds": report.read_s, "bytes_read": report.bytes_read, "retries": report.retries}
+        for name, value in spent.items():
+            self.columns[name][report.partition] += value
+
     @property
     def leaves(self) -> int:
         """Leaves that were summed."""
         return int(self.columns["leaves"].sum())
+
+    @property
+    def bytes_read(self) -> int:
+        """Bytes of all partitions."""
+        return int(self.columns["bytes_read"].sum())
 
     def row(self, partition: int) -> dict[str, Any]:
         """Numbers of a partition, of those that observers are told."""

@@ -149,6 +149,7 @@ class PassEvaluator:
     def _draw(self, plan: SamplePlan, take: Callable[[DrawReport], None]) -> None:
         def look(report: DrawReport) -> None:
             self.account.add_read(report)
+            self.table.add_read(report)
             if report.failure is not None:
                 self._lose(report)
             take(report)
@@ -206,8 +207,6 @@ class PassEvaluator:
         first, point = self.survey is None, self.point(theta, basis, running.validate)
         npass = self.account.passes + 1
         endings = Endings(npass, self._partitions, running.table, self.lost, self._on_partition)
-        # What a sample has read is a part of the first pass where it stays in memory.
-        before = self.account.bytes_read if self.runner.reads_again else 0
 
         def take(report: Report) -> None:
             if report.failure is not None:
@@ -228,8 +227,9 @@ class PassEvaluator:
         self.runner.run(job, point, running.done(self.lost), take, plan)
         self.settled = False
         self.account.passes += 1
-        if first:
-            self.account.first_bytes = self.account.bytes_read - before
+        if first:  # what a sample has read is a part of it where it stays in memory
+            before = 0 if self.runner.reads_again else self.table.bytes_read
+            self.account.first_bytes = before + running.table.bytes_read
         last, self.running, self.table = self.table, None, running.table
         self.table.carry(last, surveyed=point.survey, has_cost=form != "groups")
         if not first and self.table.leaves != last.leaves:
