@@ -123,6 +123,8 @@ def _kept(
 
     prepared.evaluator.keep = keeper.due
     with keeper.keeping(state):
+        if not settings.resume:
+            keeper.save()  # or, killed soon, the same call would go on from what was given up
         return _result(passes, prepared, settings, history, clock, observe, keeper.save)
 
 

@@ -92,3 +92,16 @@ def test_part_of_a_partition_that_is_kept_whole_is_no_change_of_the_data(tmp_pat
     leaves = found[0]["running"]["table"]["leaves"].tolist()
     assert len(set(leaves) - {0}) > 1, f"a partition is summed in part: {leaves}"
     assert differences(fit(tmp_path, warmup=False), fit(warmup=False)) == []
+
+
+def test_a_fit_that_began_again_and_was_killed_at_once_does_not_go_on_from_before(tmp_path: Path) -> None:
+    def wrong(event: Any) -> None:
+        raise dfit.InputError("as a kill this leaves no save behind")
+
+    before = fit(tmp_path, warmup=False)
+    with pytest.raises(dfit.InputError, match="no save behind"):
+        fit(tmp_path, warmup=False, resume=False, on_partition=wrong)
+    reads = Reads()
+    found = fit(tmp_path, reads, warmup=False)
+    assert set(reads) == set(range(10))
+    assert differences(found, before) == []
