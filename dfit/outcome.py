@@ -90,7 +90,9 @@ def finish(
         phases=_phases(passes, clock, before, why, found.note),
         history=tuple(history),
         faults=faults,
-        shares=Shares.of(prepared.domain, prepared.evaluator.table, prepared.partitions),
+        shares=Shares.of(
+            prepared.domain, prepared.evaluator.table, prepared.partitions, prepared.evaluator.lost
+        ),
         recovery_actions=tuple(prepared.evaluator.recovery),
     )
 

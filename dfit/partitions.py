@@ -105,23 +105,26 @@ class Faults:
 
 @dataclass(frozen=True, eq=False)
 class Shares:
-    """What each partition gave, of so many leaves due, and where it lies: (partitions, dimensions)."""
+    """What each partition gave, whether some of it is left out, and where it lies: (partitions, dimensions)."""
 
     domain: Domain
     table: Table
     start: np.ndarray
     stop: np.ndarray
-    due: np.ndarray
+    left_out: np.ndarray
 
     @classmethod
-    def of(cls, domain: Domain, table: Table, partitions: Sequence[Partition]) -> Shares:
-        """Of the table of a pass over these partitions."""
+    def of(
+        cls, domain: Domain, table: Table, partitions: Sequence[Partition], lost: Iterable[LostLeaves]
+    ) -> Shares:
+        """Of the table of a pass over these partitions, without what is lost."""
         chunks = [chunk for p in partitions for chunk in p.chunks]
         first = np.cumsum([0, *(len(p.chunks) for p in partitions)])[:-1]
         start = np.array([chunk.start for chunk in chunks])
         stop = start + np.array([chunk.shape for chunk in chunks])
-        due = np.array([p.leaves for p in partitions])
-        return cls(domain, table, np.minimum.reduceat(start, first), np.maximum.reduceat(stop, first), due)
+        left_out = np.isin(np.arange(len(partitions)), [index for index, *_ in lost])
+        low, high = np.minimum.reduceat(start, first), np.maximum.reduceat(stop, first)
+        return cls(domain, table, low, high, left_out)
 
     def dataset(self) -> xr.Dataset:
         """Table on the grid of the partitions, with the ranges of dimensions and coordinates."""
@@ -133,7 +136,7 @@ class Shares:
             name: ("partition", columns[name], {"long_name": words}) for name, words in COLUMNS.items()
         }
         variables["worker"] = ("partition", np.array(self.table.workers, object))
-        variables["left_out"] = ("partition", columns["leaves"] < self.due)
+        variables["left_out"] = ("partition", self.left_out)
         coords: dict[str, Any] = {"partition": np.arange(len(read))}
         for axis, dim in enumerate(domain.data.dims):
             coords[f"{dim}_start"] = ("partition", self.start[:, axis])

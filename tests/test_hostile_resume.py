@@ -125,3 +125,10 @@ def test_bytes_of_a_pass_are_those_of_all_of_it_after_a_resume_within_the_first(
     with pytest.raises(KeyboardInterrupt):
         fit(LAZY, checkpoint=tmp_path, on_partition=stop_after(1))
     assert fit(LAZY, checkpoint=tmp_path).run.bytes_per_pass == SQUARE.nbytes
+
+
+def test_partitions_that_the_sample_stands_for_are_not_called_left_out(chunk_partitions: None) -> None:
+    found = fit(LAZY, warmup=dfit.Warmup(sample_points=200), max_passes=0)
+    assert found.partitions is not None and not found.partial
+    assert found.partitions.left_out.values.tolist() == [False, False]
+    assert found.partitions.leaves.values.tolist() == [0, 0]
