@@ -157,7 +157,7 @@ def test_file_cut_short_while_it_is_read_ends_the_fit(
     )
     with pytest.raises(error, match=text):
         fitted(data, retries=1)
-    assert 6 < len(reports) <= 8
+    assert 6 <= len(reports) <= 8  # the one that ends the fit is not counted
 
 
 @pytest.mark.parametrize("lasting", [False, True])
