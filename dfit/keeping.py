@@ -47,6 +47,11 @@ class Keeper:
         """Points of a partition as the earlier process has cut them."""
         return None if self.found is None else self.found.plan["partition_points"]
 
+    @property
+    def warmed_up(self) -> bool:
+        """Whether the earlier process had a warm-up."""
+        return self.found is not None and self.found.settings.get("warmup", "off") != "off"
+
     def require_same(self, now: Identity) -> None:
         """Refuse to go on from what another fit has left, saying what differs."""
         if self.found is None:

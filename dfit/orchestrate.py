@@ -94,6 +94,8 @@ def _kept(
     clock: Clock,
 ) -> FitResult:
     """The result of a fit that keeps its state, and goes on from what is kept."""
+    if settings.warmup is None and keeper.warmed_up:  # the default depends on max_passes, which may change
+        warmup = Warmup()
     identity = identity_of(prepared, settings, warmup)
     keeper.require_same(identity)
     before = None if keeper.found is None else begun(keeper.found, prepared, settings)

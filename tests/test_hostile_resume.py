@@ -132,3 +132,15 @@ def test_partitions_that_the_sample_stands_for_are_not_called_left_out(chunk_par
     assert found.partitions is not None and not found.partial
     assert found.partitions.left_out.values.tolist() == [False, False]
     assert found.partitions.leaves.values.tolist() == [0, 0]
+
+
+@pytest.mark.parametrize("door", ["fit", "resume"])
+def test_a_fit_that_ended_with_its_sample_goes_on_to_passes(door: str, tmp_path: Path) -> None:
+    options = {"p0": {"a": 1, "b": 1, "c": 0}, "checkpoint": tmp_path}
+    assert dfit.fit(plane, LAZY, ("x", "y"), max_passes=0, **options).npasses == 0
+    if door == "fit":
+        found = dfit.fit(plane, LAZY, ("x", "y"), **options)
+    else:
+        found = dfit.resume(tmp_path, plane, LAZY, max_passes=100)
+    assert found.success and found.warmup is not None
+    assert found.theta.tobytes() == fit(LAZY, warmup=True).theta.tobytes()
