@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
+import re
 from dataclasses import asdict, dataclass
 from functools import cache
 from importlib.metadata import version
@@ -26,6 +27,8 @@ from dfit.warm_settings import Warmup
 
 PACKAGES = ("dfit", "jax", "jaxlib", "numpy", "scipy")
 LOOKED_AT = ("content", "tokens")  # of the data: what decides is whether the first is another one
+NAME = "name of the data"
+OF_DASK = re.compile(r"-[0-9a-f]{32}$|-[0-9a-f-]{36}$")  # a name that xarray takes from a dask array
 PROBED = 1024  # points of a chunk whose content is looked at
 TOLERANCES = ("tol", "ftol", "xtol", "gtol")
 LIMITS = (*TOLERANCES, "max_passes")
@@ -75,6 +78,8 @@ def identity_of(prepared: Prepared, settings: Settings, warmup: Warmup | None) -
         "skipna": str(domain.skipna),
         "coordinates": ", ".join(domain.coords),
     }
+    if y.name is not None and not OF_DASK.search(str(y.name)):
+        data[NAME] = str(y.name)
     beside = {"sigma": domain.sigma, "where": domain.where}
     named = {f"coordinate {name}": array for name, array in domain.coords.items()} | beside
     named |= {"values of the data": y, "groups": None if prepared.groups is None else prepared.groups.array}
@@ -139,7 +144,8 @@ def changes(found: Snapshot, now: Identity) -> list[str]:
     for then, current in ((found.data, now.data), (found.settings, now.settings)):
         for name in sorted({*then, *current}):
             before, after = then.get(name), current.get(name)
-            if before != after and name not in LOOKED_AT:
+            unnamed = name == NAME and None in (before, after)
+            if before != after and name not in LOOKED_AT and not unnamed:
                 told.append(_change(name, before, after))
     stored = dict(zip(now.values, (found.p0, found.lower, found.upper, found.fixed), strict=True))
     for name, values in now.values.items():

@@ -144,3 +144,15 @@ def test_a_fit_that_ended_with_its_sample_goes_on_to_passes(door: str, tmp_path:
         found = dfit.resume(tmp_path, plane, LAZY, max_passes=100)
     assert found.success and found.warmup is not None
     assert found.theta.tobytes() == fit(LAZY, warmup=True).theta.tobytes()
+
+
+@pytest.mark.filterwarnings("ignore:2880 points were left out")
+def test_another_variable_that_is_alike_where_a_resume_looks_is_refused(tmp_path: Path) -> None:
+    inside = SQUARE.where((SQUARE.x > 1) & (SQUARE.x < 2))
+    both = xr.Dataset({"first": inside, "second": 2 * inside})
+    both = both.map(lambda one: one.copy(data=da.from_array(one.values, chunks=(6, -1))))
+    expected = fit(both["first"], checkpoint=tmp_path)
+    with pytest.raises(dfit.InputError, match="name of the data: first, now second"):
+        fit(both["second"], checkpoint=tmp_path)
+    again = fit(both["first"].rename(None), checkpoint=tmp_path)
+    assert again.theta.tobytes() == expected.theta.tobytes()
