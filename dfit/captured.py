@@ -146,7 +146,7 @@ def version(module_name: str) -> str:
 
 
 def by_reference(value: Any) -> str | None:
-    """Qualified name and version of what an installed module holds under that very name, else None."""
+    """Qualified name of what an installed module holds under that very name, else None."""
     module_name = getattr(value, "__module__", None)
     path = getattr(value, "__qualname__", None)
     if not isinstance(module_name, str) or not isinstance(path, str) or not installed(module_name):
@@ -154,7 +154,7 @@ def by_reference(value: Any) -> str | None:
     found: Any = sys.modules.get(module_name)
     for part in path.split("."):
         found = getattr(found, part, None)
-    return f"{module_name}.{path} {version(module_name)}" if found is value else None
+    return f"{module_name}.{path}" if found is value else None
 
 
 def inner_function(value: Any) -> Any:

@@ -2,7 +2,7 @@
 
 It follows functions into what they read, objects into their parts and traced programs into their
 inner programs.  Memory addresses, line numbers, the hash seed and the names of the user's own modules
-do not enter; installed packages enter by version.
+do not enter; installed packages enter by version, if that is wanted.
 """
 
 from __future__ import annotations
@@ -33,12 +33,15 @@ class Digest:
 
     Attributes
     ----------
+    versions : bool
+        Whether installed packages enter by version, or by name alone.
     complete : bool
         False once a value had no content to speak of (an open file, a generator): its hash is new
         every time.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, versions: bool = True) -> None:
+        self.versions = versions
         self.complete = True
         self._known: dict[int, str] = {}
         self._keep: list[Any] = []  # an id is only good while its object lives
@@ -66,7 +69,7 @@ class Digest:
             return self._join(type(value).__qualname__, inner)
         reference = by_reference(value)
         if reference is not None:
-            return f"installed {reference}".encode()
+            return f"installed {reference} {self._version(value.__module__)}".encode()
         return self._object(value)
 
     def _array(self, value: Any) -> bytes:
@@ -94,12 +97,15 @@ class Digest:
         exceptions = code.co_exceptiontable
         return self._join("code", code.co_code, *counts, *names, exceptions, code.co_consts)
 
+    def _version(self, module: str) -> str:
+        return version(module) if self.versions else ""
+
     def _function(self, func: types.FunctionType) -> bytes:
         reference = by_reference(func)
         if reference is not None:
-            return f"installed {reference}".encode()
+            return f"installed {reference} {self._version(func.__module__)}".encode()
         if installed(func.__module__ or ""):  # made by an installed function, such as jax.vmap
-            made_by = f"{func.__module__}.{func.__qualname__} {version(func.__module__)}"
+            made_by = f"{func.__module__}.{func.__qualname__} {self._version(func.__module__)}"
             return self._join(made_by, *(value for _, value in closure_values(func)))
         return self._join("function", func.__code__, *(part for pair in free_values(func) for part in pair))
 
@@ -112,7 +118,7 @@ class Digest:
     def _ufunc(self, value: np.ufunc) -> bytes:
         for home in (np, scipy.special):
             if getattr(home, value.__name__, None) is value:
-                return f"ufunc {value.__name__} {version(home.__name__)}".encode()
+                return f"ufunc {value.__name__} {self._version(home.__name__)}".encode()
         return self._unknown(value)  # from np.frompyfunc: its function cannot be seen
 
     def _vectorize(self, value: np.vectorize) -> bytes:
@@ -125,12 +131,12 @@ class Digest:
         return self._join("builtin", value.__qualname__, owner)
 
     def _module(self, value: types.ModuleType) -> bytes:
-        known = version(value.__name__) if installed(value.__name__) else ""
+        known = self._version(value.__name__) if installed(value.__name__) else ""
         return f"module {value.__name__} {known}".encode()
 
     def _class(self, value: type) -> bytes:
         if installed(value.__module__):
-            return f"class {value.__module__}.{value.__qualname__} {version(value.__module__)}".encode()
+            return f"class {value.__module__}.{value.__qualname__} {self._version(value.__module__)}".encode()
         own = {
             name: item
             for name, item in vars(value).items()

@@ -11,7 +11,7 @@ class PassDone:
 
     Attributes
     ----------
-    npasses : full passes so far.
+    npasses : full passes of the solver so far.
     params : best values so far by name, of all parameters.
     cost : half the weighted sum of squares (or of rho) there.
     relative_offset : size of a full further step in standard errors; infinite where undefined.

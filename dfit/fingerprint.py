@@ -60,7 +60,7 @@ def of_values(values: Mapping[str, Any]) -> str:
     return _hash(dict(values))
 
 
-def fingerprint(model: Model, parameters: Parameters, traceable: bool) -> str:
+def fingerprint(model: Model, parameters: Parameters, traceable: bool, versions: bool = True) -> str:
     """Fingerprint of a model with its fixed and tied parameters: the key of a compiled kernel.
 
     Values of fixed parameters, bounds and initial values do not enter; constants do, by content.
@@ -73,12 +73,14 @@ def fingerprint(model: Model, parameters: Parameters, traceable: bool) -> str:
     parameters : Parameters
     traceable : bool
         As `dfit.probe.traced` found.
+    versions : bool
+        Whether the packages that a model JAX cannot trace calls enter by version.
     """
     if traceable:
         return of_program(program_of(tangents(model, parameters), model, parameters)[0], model)
     layout = [model.packed, model.positional, model.keyword, len(model.coords)]
     mask = [bool(varies) for varies in parameters.vary]
-    return _hash(["code", model.func, model.jac, *layout, mask, parameters.ties, model.constants])
+    return _hash(["code", model.func, model.jac, *layout, mask, parameters.ties, model.constants], versions)
 
 
 def of_program(program: ClosedJaxpr, model: Model) -> str:
@@ -144,7 +146,7 @@ def _program_of(func: Callable[..., Any], *arguments: Any) -> ClosedJaxpr:
         return jax.make_jaxpr(lambda *given: func(*given))(*arguments)
 
 
-def _hash(value: Any) -> str:
-    digest = Digest()
+def _hash(value: Any, versions: bool = True) -> str:
+    digest = Digest(versions)
     text = digest.of(value)
     return text if digest.complete else NEW + text

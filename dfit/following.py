@@ -69,7 +69,7 @@ def follow(
             # After a loss the cost is one of other data, as after the first pass, and not compared.
             first = passes.evaluator is evaluator and evaluator.survey is evaluator.last
             cost = history[-1].cost if history and not first else np.inf
-            event = _pass_done(evaluator.account.passes, p, state, cost, before + elapsed_s)
+            event = _pass_done(len(history) + 1, p, state, cost, before + elapsed_s)
             history.append(event)
             evaluator.settled = True
             logger.info(

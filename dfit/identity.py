@@ -19,7 +19,7 @@ from dfit.data.plan import chunk_grid
 from dfit.data.subset import SamplePlan
 from dfit.digest import Digest
 from dfit.errors import InputError
-from dfit.fingerprint import NEW, of_values
+from dfit.fingerprint import NEW, fingerprint, of_values
 from dfit.prepare import Prepared
 from dfit.settings import Settings
 from dfit.store.snapshot import Snapshot, as_number
@@ -101,7 +101,8 @@ def identity_of(prepared: Prepared, settings: Settings, warmup: Warmup | None) -
         "fixed parameters": ~np.isin(np.arange(p.init.size), p.varying),
     }
     seeds = {} if warmup is None else {"sample": warmup.seed}
-    return Identity({"program": recipe.fingerprint}, data, chosen, values, tuple(p.names), seeds)
+    model = {"program": recipe.fingerprint, "code": fingerprint(prepared.model, p, False, versions=False)}
+    return Identity(model, data, chosen, values, tuple(p.names), seeds)
 
 
 def _kind(array: Any) -> str:
@@ -140,7 +141,7 @@ def changes(found: Snapshot, now: Identity) -> list[str]:
     """What is not as it was when a snapshot was written, a sentence each."""
     if found.names != now.names:
         return [f"the parameters were {', '.join(found.names)}, now {', '.join(now.names)}"]
-    told = [] if found.model == now.model else ["the model computes something else"]
+    told = [] if _same_model(found, now) else ["the model computes something else"]
     for then, current in ((found.data, now.data), (found.settings, now.settings)):
         for name in sorted({*then, *current}):
             before, after = then.get(name), current.get(name)
@@ -156,7 +157,20 @@ def changes(found: Snapshot, now: Identity) -> list[str]:
     return told
 
 
+def _same_model(found: Snapshot, now: Identity) -> bool:
+    """Whether the program is the same; of other packages, which may trace another one, whether the code is."""
+    if found.model["program"] == now.model["program"]:
+        return True
+    return found.environment != environment() and found.model.get("code") == now.model["code"]
+
+
 def _change(name: str, before: str | None, after: str | None) -> str:
+    if name == "warmup" and before is not None and after is not None:
+        then, current = ({} if words == "off" else json.loads(words) for words in (before, after))
+        if not then or not current:
+            return f"warmup: {'on' if then else 'off'}, now {'on' if current else 'off'}"
+        other = [n for n in sorted({*then, *current}) if then.get(n) != current.get(n)]
+        return "; ".join(f"{n} of warmup: {then.get(n)}, now {current.get(n)}" for n in other)
     hashes = any(value is not None and len(value) == 64 for value in (before, after))
     if hashes or before is None or after is None:
         return f"{name}: other values"
@@ -166,7 +180,7 @@ def _change(name: str, before: str | None, after: str | None) -> str:
 @cache
 def environment() -> dict[str, str]:
     """Packages and processor: with the same ones the last bits are the same."""
-    found = {name: version(name) for name in PACKAGES}
+    found = {name: version(name) for name in PACKAGES} | {"python": platform.python_version()}
     about = Path("/proc/cpuinfo")
     lines = about.read_text().splitlines() if about.exists() else []
     words = ("model name", "flags", "Features")

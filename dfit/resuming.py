@@ -57,7 +57,12 @@ def begun(found: Snapshot, prepared: Prepared, settings: Settings) -> Begun | No
     if limited or course.state.status == Status.RUNNING:
         passes = history[-1].npasses if history else 0
         finished = limited and passes >= settings.max_passes
-        stopped = found.stopped if finished else None
+        judged = course.state.evaluations > 0 and not found.in_memory  # not a start that asks for triangles
+        if not same and judged and course.state.offset <= settings.tol:
+            met: Any = np.int32(Status.OFFSET)
+            ended = course.state._replace(status=met, trial=course.state.theta)
+            course, finished = course._replace(state=ended), True
+        stopped = found.stopped if finished and course.state.status == Status.RUNNING else None
     elif not same and not found.in_memory:
         p = prepared.parameters
         varying = list(p.varying)
@@ -102,15 +107,13 @@ def _saved(found: Snapshot) -> str:
 
 
 def _finished(found: Snapshot) -> str:
-    passes = int(found.account["passes"])
-    return f"resuming: the fit was finished after {passes} passes, {_saved(found)}; nothing is read"
+    return f"resuming: the fit was finished after {len(found.history)} passes, {_saved(found)}; nothing is read"
 
 
 def _going_on(found: Snapshot, partitions: int) -> str:
     running, now = found.running, environment()
     done = 0 if running is None or running.complete else int(np.count_nonzero(running.table["leaves"]))
-    passes = int(found.account["passes"])
-    told = f"resuming: pass {passes + 1}, {done} of {partitions} partitions, {_saved(found)}"
+    told = f"resuming: pass {len(found.history) + 1}, {done} of {partitions} partitions, {_saved(found)}"
     before = found.environment
     other = [f"{name} {before.get(name)}, now {now[name]}" for name in now if now[name] != before.get(name)]
     if other:

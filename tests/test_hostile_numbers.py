@@ -175,7 +175,9 @@ def test_data_whose_squares_underflow_are_refused_and_not_fitted_by_any_start(wa
     )
 
 
-@pytest.mark.parametrize(("constant", "told"), [(2**60, True), (3 * 10**14, True), (10**10, False), (0, False)])
+@pytest.mark.parametrize(
+    ("constant", "told"), [(2**60, True), (3 * 10**14, True), (10**10, False), (0, False)]
+)
 def test_a_variation_that_float64_loses_beside_a_constant_is_told(constant: int, told: bool) -> None:
     def line(x, a, b):
         return a * x + b

@@ -41,6 +41,8 @@ def resume(
     InputError
         If model, data, p0, bounds or settings are not those of the fit, saying what differs.
     """
+    if "checkpoint" in options:
+        raise InputError("the path is the checkpoint. Type: dfit.resume(path, model, data)")
     checkpoint = as_checkpoint(path)
     found = None if checkpoint is None else checkpoint.folder.latest()
     if checkpoint is None or found is None:

@@ -68,9 +68,7 @@ class Pieces(Generic[AnyPiece]):
     splits : (partition, why and how in words), in the order in which they happened.
     """
 
-    def __init__(
-        self, works: Sequence[Work], make: Callable[[Work, int], AnyPiece], tasks: int = 0
-    ) -> None:
+    def __init__(self, works: Sequence[Work], make: Callable[[Work, int], AnyPiece], tasks: int = 0) -> None:
         self._make = make
         each = tasks // max(len(works), 1)
         self._of = {work.partition.index: self._parts(make(work, 0), each) for work in works}

@@ -114,6 +114,8 @@ class Pulse:
             self.require()
 
     async def _gather(self, futures: Sequence[Future]) -> list[Any]:
+        if self._client.status == "closed":
+            raise ConnectionError("the client is closed")
         by_place = dict(enumerate(futures))  # of a list those that erred would be missing
         return list((await self._client.gather(by_place, errors="skip", asynchronous=True)).values())
 

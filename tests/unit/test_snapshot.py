@@ -123,7 +123,15 @@ def test_every_field_comes_back_to_the_bit() -> None:
 
 def test_fit_that_has_only_begun_comes_back() -> None:
     made = whole(
-        state=start(np.array([1.0, 2.0])), running=None, at_p0=None, sample=None, rough=None, survey=None, last=None, account={}, history=()
+        state=start(np.array([1.0, 2.0])),
+        running=None,
+        at_p0=None,
+        sample=None,
+        rough=None,
+        survey=None,
+        last=None,
+        account={},
+        history=(),
     )
     found = again(made)
     assert_same(found, made)
