@@ -225,7 +225,8 @@ def _by_groups(p: Parameters, evaluator: Evaluator, state: State) -> tuple[Covar
     if len(table) < 2:
         raise DataError("the points that are left belong to one group; type cov=None, or where= for more")
     if not np.isfinite(table).all():
-        return covariance(*at, absolute_sigma=False, half=np.full_like(basis, np.nan)), len(table)
+        unknown = covariance(*at, absolute_sigma=False, half=np.full_like(basis, np.nan))
+        return unknown._replace(note="; ".join(filter(None, (unknown.note, NO_SUMS)))), len(table)
     found = jackknife(table, basis)
     matrix = covariance(*at, absolute_sigma=False, half=found.half)
     if not found.minimum:

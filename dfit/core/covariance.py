@@ -96,7 +96,7 @@ def covariance(
         return _unknown(np.asarray(theta).size)
     at_lower, at_upper, scale, seen, unseen, s = _frame(equations, theta, lower, upper)
     free = ~(at_lower | at_upper)
-    overflow = any(given is not None and not np.isfinite(given).all() for given in (bread, meat, half))
+    overflow = any(given is not None and not np.isfinite(given).all() for given in (bread, meat))
     if overflow:
         bread, meat, half = None, None, np.full((free.size, 1), np.nan)
     nfree = round(float(equations.count)) - seen.shape[1]
