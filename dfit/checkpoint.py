@@ -54,7 +54,9 @@ class Checkpoint:
         for name in ("every_passes", "keep_last"):
             value = getattr(self, name)
             optional = value is None and name == "every_passes"
-            if not optional and not (isinstance(value, (int, np.integer)) and not isinstance(value, bool) and value >= 1):
+            if not optional and not (
+                isinstance(value, (int, np.integer)) and not isinstance(value, bool) and value >= 1
+            ):
                 raise InputError(f"{name} is {value!r}; expected an integer of at least 1")
 
     def entries(self) -> list[Entry]:

@@ -107,7 +107,9 @@ def _saved(found: Snapshot) -> str:
 
 
 def _finished(found: Snapshot) -> str:
-    return f"resuming: the fit was finished after {len(found.history)} passes, {_saved(found)}; nothing is read"
+    return (
+        f"resuming: the fit was finished after {len(found.history)} passes, {_saved(found)}; nothing is read"
+    )
 
 
 def _going_on(found: Snapshot, partitions: int) -> str:
