@@ -200,6 +200,15 @@ def test_content_is_summed_unless_nothing_is_validated(
     ready.close()
 
 
+def test_rounding_of_a_large_constant_is_no_bad_step() -> None:
+    def line(t, a, b):
+        return a * t + b
+
+    t = np.linspace(0, 1, 20_000)
+    y = 1e15 + 5 * t + np.random.default_rng(0).normal(0, 1.4, t.size)
+    assert fitted(xr.DataArray(y, dims="t", coords={"t": t}), line, (1.0, 0.0)).success
+
+
 def test_unknown_validation_is_refused() -> None:
     with pytest.raises(dfit.InputError, match="validate is 'all'; expected one of 'none', 'sums', 'full'"):
         fitted(decays(), validate="all")
@@ -208,7 +217,10 @@ def test_unknown_validation_is_refused() -> None:
 def proposing(**fields) -> State:
     state = start([1.0, 2.0])
     root = np.array([[3.0, 1e-3, 1.0], [0, 1e-3, 1.0], [0, 0, 1.0]])
-    equations = state.equations._replace(root=root, cost=np.float64(5), finite=np.bool_(True))
+    sums = {"cost": 5, "psi2": 10, "scale2": 100}
+    equations = state.equations._replace(
+        root=root, finite=np.bool_(True), **{n: np.float64(v) for n, v in sums.items()}
+    )
     return state._replace(equations=equations, predicted=np.float64(1), **fields)
 
 

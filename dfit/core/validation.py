@@ -13,6 +13,7 @@ import numpy as np
 
 from dfit.core.state import State
 from dfit.core.sums import Sums
+from dfit.core.trust_region import ROUGHNESS
 
 # Rounding may leave a predicted decrease below zero by this part of the cost.
 ROUNDED = 1e-6
@@ -59,7 +60,9 @@ def bad_step(state: State, lower: np.ndarray, upper: np.ndarray, names: Sequence
             for k in np.flatnonzero(~inside).tolist()
         )
         return f"it would move {which}"
-    if not state.predicted >= -ROUNDED * state.equations.cost:
+    # Where a large constant is fitted, the rounding of the data is more than what a last step can gain.
+    rounding = ROUGHNESS * np.sqrt(state.equations.psi2 * state.equations.scale2)
+    if not state.predicted >= -ROUNDED * state.equations.cost - rounding:
         return f"it is predicted to lower the cost of {float(state.equations.cost):g} by {float(state.predicted):g}"
     return None
 
