@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import warnings
 
 import dask.array as da
@@ -18,6 +19,7 @@ from dfit.data.domain import build_domain
 from dfit.model import Model
 from dfit.parameters import Parameters
 from dfit.prepare import Prepared, prepare
+from dfit.reduce.checks import NotFiniteAtStart
 from dfit.settings import Settings
 
 POINTS = 20_000
@@ -207,6 +209,12 @@ def test_rounding_of_a_large_constant_is_no_bad_step() -> None:
     t = np.linspace(0, 1, 20_000)
     y = 1e15 + 5 * t + np.random.default_rng(0).normal(0, 1.4, t.size)
     assert fitted(xr.DataArray(y, dims="t", coords={"t": t}), line, (1.0, 0.0)).success
+
+
+def test_error_at_the_start_survives_pickling() -> None:
+    error = NotFiniteAtStart("a = 1", "in partition 3")
+    again = pickle.loads(pickle.dumps(error))
+    assert (str(again), again.place) == (str(error), "in partition 3")
 
 
 def test_unknown_validation_is_refused() -> None:

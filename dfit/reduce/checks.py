@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from dfit.core.sums import DROPS, MISSING, Sums, underflows
 from dfit.data.plan import Partition
 from dfit.errors import DataError
@@ -36,12 +38,15 @@ class NotFiniteAtStart(DataError):
     """The model is not finite where the fit begins, ``place``: "in" a partition or "at" points of a sample."""
 
     def __init__(self, values: str, place: str) -> None:
+        self.values, self.place = values, place
         super().__init__(
             f"the model or its derivative is not finite at the start {place}, with {values}. Type a p0 where "
             'it is, bounds that keep it there, where= to leave such points out, or validate="full" to see the '
             "first of them"
         )
-        self.place = place
+
+    def __reduce__(self) -> Any:
+        return type(self), (self.values, self.place), self.__dict__
 
 
 def unusable(what: str, count: int, place: str) -> str:

@@ -75,6 +75,7 @@ def draw_pickled(
     work = cloudpickle.loads(blob)
     store = None if held is None else {work.partition.index: held}
     report = draw_partition(job, work, pickle.loads(shares), kept, store)
+    give_back(_memory_limit())
     return pickle.dumps([_with_read(report, work, held if read_now else None)])
 
 
