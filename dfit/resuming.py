@@ -57,12 +57,12 @@ def begun(found: Snapshot, prepared: Prepared, settings: Settings) -> Begun | No
     if limited or course.state.status == Status.RUNNING:
         passes = history[-1].npasses if history else 0
         finished = limited and passes >= settings.max_passes
+        stopped = found.stopped if finished else None
         judged = course.state.evaluations > 0 and not found.in_memory  # not a start that asks for triangles
         if not same and judged and course.state.offset <= settings.tol:
             met: Any = np.int32(Status.OFFSET)
             ended = course.state._replace(status=met, trial=course.state.theta)
-            course, finished = course._replace(state=ended), True
-        stopped = found.stopped if finished and course.state.status == Status.RUNNING else None
+            course, finished, stopped = course._replace(state=ended), True, None
     elif not same and not found.in_memory:
         p = prepared.parameters
         varying = list(p.varying)

@@ -22,9 +22,9 @@ def pytest_configure() -> None:
 def source_environment() -> dict[str, str]:
     """Environment for scripts in processes of their own: they import dfit from this tree."""
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
-    return {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"} | {
-        "PYTHONPATH": path
-    }
+    # The second is what dask's nannies leave behind in the process that starts them.
+    unwanted = {"PYTHONDONTWRITEBYTECODE", "MALLOC_TRIM_THRESHOLD_"}
+    return {name: value for name, value in os.environ.items() if name not in unwanted} | {"PYTHONPATH": path}
 
 
 @pytest.fixture

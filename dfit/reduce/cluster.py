@@ -56,7 +56,7 @@ class Sent(Piece):
     def drop(self) -> None:
         """Let go of its arrays."""
         if self.held is not None:
-            self.held.release()  # not by forgetting it: the traceback of an error may hold it for long
+            self.held.release()
         self.held = None
 
 
@@ -209,6 +209,8 @@ class ClusterRunner:
             # After an error or an interrupt nothing of the pass may go on running.
             if self._client.status == "running":
                 self._client.cancel([f for f in (*tasks, *runs) if not f.done()])
+            for future in (*tasks, *runs):
+                future.release()  # not by forgetting it: the traceback of an error may hold it for long
 
     def _combined(self, futures: Sequence[Future], form: str) -> dict[Future, Sequence[Future]]:
         """Futures of combined reports, and what each of them combines."""

@@ -118,7 +118,10 @@ class Kernel:
                 return self._run(theta, leaf, scalars)
         except ModelError as error:
             raise self._placed(error, theta, leaf, scalars) from error.__cause__
-        except jax.errors.JaxRuntimeError as error:
+        except (
+            jax.errors.JaxRuntimeError,
+            ValueError,
+        ) as error:  # the second where a thread of JAX's meets it
             if FROM_CALLBACK not in str(error):
                 raise
             raise self._placed(raised(self._model, error), theta, leaf, scalars) from error

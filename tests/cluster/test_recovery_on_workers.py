@@ -8,6 +8,7 @@ import pytest
 from distributed import Client
 
 import dfit
+from tests.cluster.faults import wait_until
 from tests.test_recovery import bell, fitted, moved, observed, shifted_log, twentyfold
 
 CHUNK = 10_000
@@ -40,7 +41,7 @@ def test_fit_that_a_strategy_moves_on_workers_has_the_bits_of_one_in_this_proces
         names = [action["strategy"] for action in there.recovery_actions]
         assert names == [action["strategy"] for action in one.recovery_actions]
         assert {"twentyfold", "moved"} & set(names)
-    assert client.run_on_scheduler(lambda dask_scheduler: len(dask_scheduler.tasks)) == 0
+    wait_until(lambda: client.run_on_scheduler(lambda dask_scheduler: len(dask_scheduler.tasks)) == 0)
 
 
 def test_first_point_that_is_not_finite_is_found_on_a_worker(client: Client) -> None:
