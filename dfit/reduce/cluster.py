@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import compress
 from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
 
 import cloudpickle
 import numpy as np
@@ -190,6 +191,7 @@ class ClusterRunner:
         tasks = dict(zip(start(pieces), pieces, strict=True))
         runs = {} if form is None else self._combined(list(tasks), form)
         waiting = as_completed(runs or tasks, loop=self._client.loop)
+        started = WeakSet([*tasks, *runs])
         try:
             for future, blob in Pulse(self._client).results(waiting):
                 parts = runs.pop(future, None)
@@ -204,12 +206,13 @@ class ClusterRunner:
                 if again:
                     more = dict(zip(start(again), again, strict=True))
                     tasks.update(more)
+                    started.update(more)
                     waiting.update(more)
         finally:
             # After an error or an interrupt nothing of the pass may go on running.
             if self._client.status == "running":
                 self._client.cancel([f for f in (*tasks, *runs) if not f.done()])
-            for future in (*tasks, *runs):
+            for future in list(started):
                 future.release()  # not by forgetting it: the traceback of an error may hold it for long
 
     def _combined(self, futures: Sequence[Future], form: str) -> dict[Future, Sequence[Future]]:
