@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 import socket
 import subprocess
+import sys
 import time
 from contextlib import ExitStack
 from pathlib import Path
@@ -48,7 +50,7 @@ class ObjectServer:
         }
         given = [f"-{name}={value}" for name, value in arguments.items()]
         with open(self.folder / "log", "ab") as log:
-            command = ["weed", f"-logdir={self.folder}", "server", *given]
+            command = [server_program(), f"-logdir={self.folder}", "server", *given]
             self.process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
         deadline = time.monotonic() + DEADLINE_S
         while not self._answers():
@@ -79,8 +81,13 @@ class ObjectServer:
         self.process.wait(DEADLINE_S)
 
 
+def server_program() -> str | None:
+    """The server beside this Python, whose folder need not be on the path; else the one on the path."""
+    return shutil.which("weed", path=os.path.dirname(sys.executable)) or shutil.which("weed")
+
+
 def installed() -> bool:
-    return shutil.which("weed") is not None
+    return server_program() is not None
 
 
 def free_ports(count: int) -> list[int]:
