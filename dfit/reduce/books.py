@@ -125,11 +125,6 @@ class Table:
         for name in (name for name, only_before in known.items() if only_before):
             self.columns[name][:] = before.columns[name]
 
-    def clear(self, partition: int) -> None:
-        """Forget what a partition gave."""
-        for column in self.columns.values():
-            column[partition] = 0
-
     def tree(self) -> dict[str, Any]:
         """Arrays and text, for a checkpoint."""
         columns = {n: c.view(np.int64) if n == "content" else c for n, c in self.columns.items()}
