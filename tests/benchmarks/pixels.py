@@ -131,7 +131,7 @@ def optimum(problem: Problem, found: Mapping[str, Measured], y: np.ndarray, trut
     head = ("optimum", "checked", "chi-square above", "pixel", "parameters off", "pixel")
     table((*head, "all", "failed", "step left", "pixel", "own chi-square off"), rows)
     print(
-        "against least_squares at 1e-15 from the truth, worst pixel each: chi-square relative; parameters and "
+        "against least_squares at 1e-15 from the truth and Gauss-Newton steps, worst pixel each: chi-square relative; parameters and "
         f"what a Gauss-Newton step would still move in standard errors, for the reference {best.left.max():.1e}"
     )
 
