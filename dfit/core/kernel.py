@@ -81,7 +81,7 @@ def as_given(
     return f, jacobian
 
 
-def _wide(values: jax.Array) -> jax.Array:
+def wide(values: jax.Array) -> jax.Array:
     kind = jnp.complex128 if jnp.issubdtype(values.dtype, jnp.complexfloating) else jnp.float64
     return values.astype(kind)
 
@@ -91,13 +91,13 @@ def _real(values: jax.Array) -> jax.Array:
     return jnp.concatenate([values.real, values.imag], axis=-1)
 
 
-class _Masks(NamedTuple):
+class Masks(NamedTuple):
     valid: jax.Array
     drops: tuple[jax.Array, ...]  # in the order of DROPS
     faults: tuple[jax.Array, ...]  # in the order of FAULTS
 
 
-def _masks(leaf: Leaf, index: jax.Array) -> _Masks:
+def masks_of(leaf: Leaf, index: jax.Array) -> Masks:
     """Which points of a block count, and why the others do not. The first reason wins."""
     rest = index < leaf.n
     drops = []
@@ -124,10 +124,10 @@ def _masks(leaf: Leaf, index: jax.Array) -> _Masks:
     valid = rest
     for fault in faults:
         valid = valid & ~fault
-    return _Masks(valid, tuple(drops), faults)
+    return Masks(valid, tuple(drops), faults)
 
 
-def _moments(y: jax.Array, weight: jax.Array, sums: jax.Array) -> jax.Array:
+def moments_with(y: jax.Array, weight: jax.Array, sums: jax.Array) -> jax.Array:
     """Weight sum, mean (real, imaginary), sum of squares about the mean and about zero, updated."""
     w0, re0, im0, m0, yy0 = sums
     w = jnp.sum(weight)
@@ -162,10 +162,10 @@ class Scalars(NamedTuple):
     context: Any
 
 
-class _Points(NamedTuple):
+class Rows(NamedTuple):
     """Points of a block as real residuals: complex ones stand twice."""
 
-    masks: _Masks
+    masks: Masks
     y: jax.Array
     weight: jax.Array  # 1 / sigma^2, zero where excluded
     valid: jax.Array
@@ -175,18 +175,20 @@ class _Points(NamedTuple):
     z: jax.Array
 
 
-def _points(
+def rows_of(
     evaluate: Evaluate, layout: Layout, theta: jax.Array, leaf: Leaf, index: jax.Array, scalars: Scalars
-) -> _Points:
-    masks = _masks(leaf, index)
+) -> Rows:
+    masks = masks_of(leaf, index)
     valid = masks.valid
-    y = jnp.where(valid, _wide(leaf.y), 0.0)
-    # An excluded point must not reach the model as NaN: 0 x NaN is NaN, in derivatives too.
-    # The last valid point: XLA's argmax is a scalar loop.
-    stand_in = jnp.max(jnp.where(valid, jnp.arange(valid.size, dtype=jnp.int32), 0))
-    coords = [jnp.where(valid, _wide(c), _wide(c)[stand_in]) for c in leaf.coords]
+    y = jnp.where(valid, wide(leaf.y), 0.0)
+    coords = [wide(c) for c in leaf.coords]
+    if valid.size > 1:
+        # An excluded point must not reach the model as NaN: 0 x NaN is NaN, in derivatives too.
+        # The last valid point: XLA's argmax is a scalar loop.
+        stand_in = jnp.max(jnp.where(valid, jnp.arange(valid.size, dtype=jnp.int32), 0))
+        coords = [jnp.where(valid, c, c[stand_in]) for c in coords]
     f, jacobian = evaluate(theta, coords, leaf.given, scalars.context)
-    sigma = 1.0 if leaf.sigma is None else jnp.where(valid, _wide(leaf.sigma), 1.0)
+    sigma = 1.0 if leaf.sigma is None else jnp.where(valid, wide(leaf.sigma), 1.0)
     root_weight = 1 / (scalars.sigma * sigma)
     r, jacobian = (y - f) * root_weight, jacobian * root_weight
     weight = jnp.where(valid, root_weight**2, 0.0)
@@ -194,10 +196,10 @@ def _points(
         r, jacobian, valid = _real(r), _real(jacobian), jnp.concatenate([valid, valid])
     r, jacobian = jnp.where(valid, r, 0.0), jnp.where(valid, jacobian, 0.0)
     z = (r / scalars.f_scale) ** 2
-    return _Points(masks, y, weight, valid, r, jacobian, LOSSES[layout.loss](z), z)
+    return Rows(masks, y, weight, valid, r, jacobian, LOSSES[layout.loss](z), z)
 
 
-def _add_matrix(layout: Layout, points: _Points, matrix: jax.Array) -> jax.Array:
+def _add_matrix(layout: Layout, points: Rows, matrix: jax.Array) -> jax.Array:
     """Matrix of the points before, with this block's points added."""
     _, rho1, rho2 = points.rho
     r, jacobian = points.r, points.jacobian
@@ -233,7 +235,7 @@ def leaf_kernel(evaluate: Evaluate, layout: Layout) -> Callable[..., dict[str, j
 
     def add_block(theta: jax.Array, leaf: Leaf, i: jax.Array, scalars: Scalars, carry: dict) -> dict:
         index = i * layout.block + jnp.arange(layout.block)
-        points = _points(evaluate, layout, theta, _cut(leaf, i * layout.block, layout.block), index, scalars)
+        points = rows_of(evaluate, layout, theta, _cut(leaf, i * layout.block, layout.block), index, scalars)
         value, rho1, _ = points.rho
         r = points.r
 
@@ -243,7 +245,7 @@ def leaf_kernel(evaluate: Evaluate, layout: Layout) -> Callable[..., dict[str, j
         def survey() -> tuple[jax.Array, jax.Array]:
             reasons = (*points.masks.drops, *points.masks.faults)
             found = jnp.stack([jnp.sum(reason.astype(jnp.float64)) for reason in reasons])
-            return carry["counts"] + found, _moments(points.y, points.weight, carry["moments"])
+            return carry["counts"] + found, moments_with(points.y, points.weight, carry["moments"])
 
         psi2 = jnp.sum((r * rho1) ** 2)
         cost = 0.5 * (psi2 if layout.loss == "linear" else scalars.f_scale**2 * jnp.sum(value))
@@ -286,7 +288,7 @@ def row_kernel(evaluate: Evaluate, layout: Layout) -> Callable[..., dict[str, ja
 
     def kernel(theta: jax.Array, leaf: Leaf, scalars: Scalars) -> dict[str, jax.Array]:
         index = jnp.arange(leaf.y.shape[-1])
-        points = _points(evaluate, layout, theta, leaf, index, scalars)
+        points = rows_of(evaluate, layout, theta, leaf, index, scalars)
         _, rho1, rho2 = points.rho
         return {
             "jacobian": points.jacobian,

@@ -10,7 +10,8 @@ are left out: the step has no part in what J does not see.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +21,15 @@ EPS = float(np.finfo(np.float64).eps)
 # Columns of J are known to some rounding errors each: singular values below this, times p, are noise.
 NULL = 32 * EPS
 SECULAR_ROUNDS = 60
+
+
+
+class Algebra(NamedTuple):
+    """How the linear algebra of a step is done."""
+
+    projection: Callable[..., tuple[jax.Array, jax.Array]]  # as `projection`
+    restricted_step: Callable[..., tuple[jax.Array, jax.Array]]  # as `restricted_step`
+
 
 Carry = tuple[jax.Array, jax.Array, jax.Array]  # m, |z| there, rounds
 
@@ -49,6 +59,14 @@ def spectrum(
     smallest = jnp.min(jnp.where(norms > 0, norms / weights, 1.0), initial=1.0)
     seen = s > NULL * s.size * smallest * s[0]
     return u.T @ residual, s, vt, seen
+
+
+def projection(
+    jacobian: jax.Array, residual: jax.Array, weights: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Squared length of the part of r in the span of J weights^-1, and its rank."""
+    along, _, _, seen = spectrum(jacobian, residual, weights)
+    return jnp.sum(jnp.where(seen, along, 0.0) ** 2), jnp.sum(seen, dtype=along.dtype)
 
 
 def restricted_step(
@@ -104,3 +122,6 @@ def _secular(along: jax.Array, s: jax.Array, vt: jax.Array, seen: jax.Array, rad
     m, _, _ = jax.lax.while_loop(unfinished, improve, begin)
     z, _, size = length(m)
     return (z * jnp.where(size > 0, jnp.minimum(1.0, radius / one_if_zero(size)), 0.0)) @ vt
+
+
+BY_SVD = Algebra(projection, restricted_step)

@@ -34,7 +34,7 @@ from dfit.core.bounds import BoxStep, box_step, pressed
 from dfit.core.curvature import corrected
 from dfit.core.equations import Equations
 from dfit.core.state import State, Status, Tolerances, start
-from dfit.core.subproblem import EPS, choose, norm, one_if_zero, restricted_step, spectrum
+from dfit.core.subproblem import BY_SVD, EPS, Algebra, choose, norm, one_if_zero
 
 __all__ = ["State", "Status", "Tolerances", "reopen", "start", "step"]
 
@@ -58,7 +58,12 @@ class Geometry(NamedTuple):
 
 
 def step(
-    state: State, at_trial: Equations, lower: jax.Array, upper: jax.Array, tolerances: Tolerances
+    state: State,
+    at_trial: Equations,
+    lower: jax.Array,
+    upper: jax.Array,
+    tolerances: Tolerances,
+    algebra: Algebra = BY_SVD,
 ) -> State:
     """Judge the trial by its equations and propose the next.
 
@@ -70,15 +75,16 @@ def step(
     lower, upper : (p,)
         Bounds, may be infinite; `state.trial` lies within them.
     tolerances : Tolerances
+    algebra : Algebra
+        How the subproblem is solved: exactly, or for many small ones at once (`dfit.core.cholesky`).
     """
     at_trial = _finite_or_zero(at_trial)
-    before = geometry(state.equations, state.theta, lower, upper)
-    after = geometry(at_trial, state.trial, lower, upper)
+    before, after = _geometries(state, at_trial, lower, upper, algebra)
     accepted = _accepted(state, at_trial, before, after)
     here = choose(accepted, after, before)
     moved = _move(state, at_trial, accepted, here)
     status = _verdict(state, moved, accepted, here, tolerances)
-    return _finish(_propose(state, moved, accepted, here, lower, upper), status, here)
+    return _finish(_propose(state, moved, accepted, here, lower, upper, algebra), status, here)
 
 
 def reopen(state: State, lower: jax.Array, upper: jax.Array, tolerances: Tolerances) -> State:
@@ -101,21 +107,38 @@ def _halves(equations: Equations) -> tuple[jax.Array, jax.Array]:
     return equations.root[:, :-1], equations.root[:, -1]
 
 
-def geometry(equations: Equations, theta: jax.Array, lower: jax.Array, upper: jax.Array) -> Geometry:
+def geometry(
+    equations: Equations,
+    theta: jax.Array,
+    lower: jax.Array,
+    upper: jax.Array,
+    algebra: Algebra = BY_SVD,
+) -> Geometry:
     """How the residual stands to J at theta (p,), inside the box lower, upper (p,)."""
     jacobian, residual = _halves(equations)
     at_lower, at_upper = pressed(theta, jacobian.T @ residual, lower, upper)
     free = ~(at_lower | at_upper)
     norms = norm(jacobian)
-    along, _, _, seen = spectrum(jacobian * free, residual, one_if_zero(norms))
-    rank = jnp.sum(seen, dtype=norms.dtype)
-    t2 = jnp.sum(jnp.where(seen, along, 0.0) ** 2)
+    t2, rank = algebra.projection(jacobian * free, residual, one_if_zero(norms))
     rest2, nfree = equations.psi2 - t2, equations.count - rank
     defined = (rest2 > 0) & (nfree > 0) & (rank > 0)
     offset2 = (t2 / jnp.where(defined, rank, 1.0)) / jnp.where(defined, rest2 / nfree, 1.0)
     offset = jnp.where(defined, jnp.sqrt(offset2), jnp.inf)
     nothing_to_do = equations.finite & ~jnp.any(free)
     return Geometry(free, norms, rank, jnp.sqrt(t2), jnp.where(nothing_to_do, 0.0, offset))
+
+
+def _geometries(
+    state: State, at_trial: Equations, lower: jax.Array, upper: jax.Array, algebra: Algebra
+) -> list[Geometry]:
+    """At theta and at the trial: as one program for both, which halves what is compiled."""
+
+    def at(equations: Equations, theta: jax.Array) -> Geometry:
+        return geometry(equations, theta, lower, upper, algebra)
+
+    two = jax.tree.map(lambda a, b: jnp.stack([a, b]), (state.equations, state.theta), (at_trial, state.trial))
+    both = jax.vmap(at)(*two)
+    return [jax.tree.map(lambda a, k=k: a[k], both) for k in range(2)]
 
 
 def _noise(equations: Equations) -> jax.Array:
@@ -220,7 +243,13 @@ def _verdict(
 
 
 def _propose(
-    state: State, moved: State, accepted: jax.Array, here: Geometry, lower: jax.Array, upper: jax.Array
+    state: State,
+    moved: State,
+    accepted: jax.Array,
+    here: Geometry,
+    lower: jax.Array,
+    upper: jax.Array,
+    algebra: Algebra = BY_SVD,
 ) -> State:
     """The next trial, and what the quadratic model says of it."""
     noise = _noise(moved.equations)
@@ -233,7 +262,7 @@ def _propose(
     weights = one_if_zero(moved.scaling)
 
     def solve(held: jax.Array, shift: jax.Array) -> tuple[jax.Array, jax.Array]:
-        return restricted_step(jacobian, residual, weights, radius, held, shift)
+        return algebra.restricted_step(jacobian, residual, weights, radius, held, shift)
 
     def gain(s: jax.Array) -> jax.Array:
         change = jacobian @ s
