@@ -10,9 +10,11 @@ from dfit.checkpoint import Checkpoint, as_checkpoint
 from dfit.data.domain import build_domain, coordinate_names
 from dfit.errors import InputError
 from dfit.events import PartitionDone, PassDone
+from dfit.guessing import GUESS, guessed
 from dfit.model import Model
 from dfit.orchestrate import run
 from dfit.parameters import Parameters
+from dfit.progress import Printer
 from dfit.recovery import Strategy
 from dfit.result import FitResult
 from dfit.resuming import remembered
@@ -74,10 +76,12 @@ def fit(
     coords : str, array, sequence or mapping
         Coordinates in the order of the model's first arguments: names of `data`'s coordinates, or
         arrays.  They are spread over the dimensions they lack block by block, never at full size.
-    p0 : mapping, sequence or lmfit.Parameters, optional
-        Initial values; what is missing takes the default in the model's signature, else 1.
+    p0 : mapping, sequence, lmfit.Parameters or "guess", optional
+        Initial values; what is missing takes the default in the model's signature, else 1.  "guess" finds
+        them in the data, for a model of `dfit.models`: in at most 65,536 points of 64 chunks.
     bounds : mapping or pair, optional
-        ``{"tau": (0, 50)}`` or scipy's ``(lower, upper)``; None or inf for no bound.
+        ``{"tau": (0, 50)}`` or scipy's ``(lower, upper)``; None or inf for no bound.  A model of `dfit.models`
+        has bounds of its own, which hold for the parameters that a mapping does not name.
     fixed : mapping or sequence of str, optional
         Parameters that are not fitted, with their values or at their initial ones.
     tie : mapping of str to callable, optional
@@ -174,7 +178,6 @@ def fit(
     else:
         names = coordinate_names(model, coords, param_names)
         described = Model.from_callable(model, names, param_names, constants, jac)
-    parameters = Parameters.resolve(described, p0, bounds, fixed, tie)
     domain = build_domain(
         described,
         data,
@@ -185,6 +188,10 @@ def fit(
         time_unit=time_unit,
         time_origin=time_origin,
     )
+    if isinstance(p0, str) and p0 == GUESS:
+        p0 = guessed(described, domain, bounds, tie or ())
+        Printer(verbose).tell(f"p0 from the data: {', '.join(f'{k} = {v:.6g}' for k, v in p0.items())}")
+    parameters = Parameters.resolve(described, p0, bounds, fixed, tie)
     settings = Settings(
         loss=loss,
         f_scale=f_scale,

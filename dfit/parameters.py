@@ -10,8 +10,17 @@ from typing import Any
 import numpy as np
 
 from dfit.errors import InputError, warn
+from dfit.guessable import own_bounds
 from dfit.model import Model
-from dfit.typed import by_name, number_of, read_bounds, read_fixed, read_lmfit, read_p0
+from dfit.typed import (
+    by_name,
+    number_of,
+    read_bounds,
+    read_fixed,
+    read_lmfit,
+    read_p0,
+    with_own_bounds,
+)
 
 Tie = Callable[[Mapping[str, Any]], Any]
 
@@ -58,7 +67,8 @@ class Parameters:
             Initial values.  What is missing takes the default in the signature of the model, else 1;
             such a value outside its bounds becomes their midpoint, lower + 1 or upper - 1, as in scipy.
         bounds : mapping of name to (lower, upper), scipy's (lower, upper) or scipy.optimize.Bounds, optional
-            None stands for no bound.
+            None stands for no bound.  A model of `dfit.models` has bounds of its own, which hold for the
+            parameters that a mapping does not name.
         fixed : mapping of name to value, or names, optional
             Parameters that keep this value, or their initial one.
         tie : mapping of name to callable, optional
@@ -80,6 +90,7 @@ class Parameters:
         if hasattr(p0, "valuesdict"):
             p0, bounds, fixed = read_lmfit(names, p0, bounds, fixed, ties)
         typed = read_p0(names, p0, ties)
+        bounds = with_own_bounds(names, bounds, own_bounds(model.func), ties)
         lower, upper = read_bounds(names, bounds)
         held = read_fixed(names, fixed, {**model.defaults, **typed})
         _check_ties(names, ties, held, lower, upper)

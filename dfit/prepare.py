@@ -93,7 +93,7 @@ def prepare(
     """
     _check_arguments(parameters, domain, settings)
     warn_of_resolution(domain)
-    recipe = _tried_recipe(model, parameters, domain, settings)
+    recipe = tried_recipe(model, parameters, domain, settings)
     group = group_source(domain, settings.cov)
     if group is not None:
         _check_group_table(group, len(parameters.varying))
@@ -154,7 +154,7 @@ def _check_group_table(group: Source, varying: int) -> None:
         )
 
 
-def _tried_recipe(model: Model, parameters: Parameters, domain: Domain, settings: Settings) -> Recipe:
+def tried_recipe(model: Model, parameters: Parameters, domain: Domain, settings: Settings) -> Recipe:
     """Recipe of a model that runs: it has been traced, and tried on a few points."""
     program = traced(model, parameters)
     is_traceable = program is not None

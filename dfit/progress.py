@@ -35,6 +35,13 @@ class Printer:
         else:
             logger.warning("%s", text)
 
+    def tell(self, text: str) -> None:
+        """Say what belongs to the log where nothing is printed."""
+        if self._on:
+            self.say(text)
+        else:
+            logger.info("%s", text)
+
     def task(self, event: PartitionDone) -> None:
         if event.failure is not None:
             self.say(f"partition {event.partition} is left out: {event.failure}")

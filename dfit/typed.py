@@ -121,6 +121,16 @@ def read_bounds(names: Sequence[str], bounds: Any) -> tuple[np.ndarray, np.ndarr
     return lower, upper
 
 
+def with_own_bounds(
+    names: Sequence[str], bounds: Any, own: Mapping[str, tuple[float, float]], tied: Iterable[str]
+) -> Any:
+    """The user's bounds, and by name a model's own where the user gave none; a tied parameter has none."""
+    if not own or not (bounds is None or isinstance(bounds, Mapping)):
+        return bounds
+    free = set(names) - set(tied)
+    return {**{name: pair for name, pair in own.items() if name in free}, **(bounds or {})}
+
+
 def _limits(names: Sequence[str], given: Any, missing: float) -> list[float]:
     values = list(given) if np.ndim(given) else [given] * len(names)
     if len(values) == 1:  # scipy broadcasts

@@ -20,7 +20,6 @@ from dfit.core.kernel import Evaluate, Layout, Leaf, Rows, Scalars, masks_of, mo
 from dfit.core.loss import gauss_newton_weight
 from dfit.core.state import State, Status, Tolerances
 from dfit.core.subproblem import BY_SVD, choose
-from dfit.core.sums import DROPS, FAULTS
 from dfit.core.trust_region import step
 
 # Squares of derivatives lose digits of a step with the square of the condition: enough is left to go on.
@@ -47,20 +46,13 @@ def survey(layout: Layout) -> Callable[[Leaf, Scalars], Facts]:
     """Function (pixel, scalars) -> `Facts`."""
 
     def kernel(pixel: Leaf, scalars: Scalars) -> Facts:
-        def add(carry: tuple[jax.Array, ...], point: tuple[jax.Array, Leaf]) -> tuple[Any, None]:
-            count, counts, moments = carry
-            index, leaf = point
-            masks = masks_of(leaf, index)
-            reasons = jnp.stack([jnp.sum(reason, dtype=jnp.float64) for reason in (*masks.drops, *masks.faults)])
-            sigma = 1.0 if leaf.sigma is None else jnp.where(masks.valid, wide(leaf.sigma), 1.0)
-            weight = jnp.where(masks.valid, 1 / (scalars.sigma * sigma) ** 2, 0.0)
-            y = jnp.where(masks.valid, wide(leaf.y), 0.0)
-            found = count + jnp.sum(masks.valid, dtype=jnp.float64)
-            return (found, counts + reasons, moments_with(y, weight, moments)), None
-
-        nothing = (jnp.zeros(()), jnp.zeros(len(DROPS) + len(FAULTS)), jnp.zeros(5))
-        (count, counts, moments), _ = lax.scan(add, nothing, _by_point(pixel))
-        return Facts(count * (2 if layout.is_complex else 1), counts, moments)
+        masks = masks_of(pixel, jnp.arange(pixel.y.shape[0]))
+        reasons = [jnp.sum(reason, dtype=jnp.float64) for reason in (*masks.drops, *masks.faults)]
+        sigma = 1.0 if pixel.sigma is None else jnp.where(masks.valid, wide(pixel.sigma), 1.0)
+        weight = jnp.where(masks.valid, 1 / (scalars.sigma * sigma) ** 2, 0.0)
+        y = jnp.where(masks.valid, wide(pixel.y), 0.0)
+        count = jnp.sum(masks.valid, dtype=jnp.float64) * (2 if layout.is_complex else 1)
+        return Facts(count, jnp.stack(reasons), moments_with(y, weight, jnp.zeros(5)))
 
     return kernel
 

@@ -70,7 +70,7 @@ class Kernel:
         self._parameters: Parameters = cloudpickle.loads(recipe.parameters)
         _require_program(recipe, self._model, self._parameters)
         build = row_kernel if recipe.layout.form == "groups" else leaf_kernel
-        evaluate = self._evaluate() if recipe.traceable else as_given
+        evaluate = self.evaluate() if recipe.traceable else as_given
         self.function = build(evaluate, recipe.layout)
         self._compiled = jax.jit(self.counted(self.function), compiler_options=COMPILER)
         self._tangent = jax.jit(self._along)
@@ -85,7 +85,8 @@ class Kernel:
 
         return traced
 
-    def _evaluate(self) -> Callable[..., Any]:
+    def evaluate(self) -> Callable[..., Any]:
+        """Value and derivatives of a traceable model, see `dfit.core.kernel.Evaluate`."""
         if self._model.jac is None:
             return forward(self._predict)
 
@@ -112,7 +113,7 @@ class Kernel:
     def __call__(self, theta: np.ndarray, leaf: Leaf, scalars: Scalars) -> Any:
         """What the kernel of the recipe gives for one leaf, as NumPy arrays."""
         if not self.recipe.traceable:
-            leaf = leaf._replace(given=self._by_differences(theta, leaf, scalars.context))
+            leaf = leaf._replace(given=self.by_differences(theta, leaf, scalars.context))
         try:
             with float64_on_cpu(), fingerprint.fresh(self.recipe.fingerprint):
                 return self._run(theta, leaf, scalars)
@@ -142,7 +143,7 @@ class Kernel:
     def tangent(self, theta: np.ndarray, step: np.ndarray, leaf: Leaf, context: Any) -> np.ndarray:
         """Values f + J step of the model's tangent at theta, at the points of a leaf (S,)."""
         if not self.recipe.traceable:
-            f, jacobian = self._by_differences(theta, leaf, context)
+            f, jacobian = self.by_differences(theta, leaf, context)
             return np.asarray(f + step @ jacobian)
         with float64_on_cpu(), fingerprint.fresh(self.recipe.fingerprint):
             return np.asarray(self._tangent(theta, step, leaf.coords, context))
@@ -150,7 +151,7 @@ class Kernel:
     def value(self, theta: np.ndarray, leaf: Leaf, context: Any) -> np.ndarray:
         """Values f of the model at the points of a leaf (S,); not compiled."""
         if not self.recipe.traceable:
-            return self._by_differences(theta, leaf, context)[0]
+            return self.by_differences(theta, leaf, context)[0]
         with float64_on_cpu(), fingerprint.fresh(self.recipe.fingerprint):
             return np.asarray(
                 self._predict(theta, [jnp.asarray(c, jnp.float64) for c in leaf.coords], context)
@@ -163,7 +164,7 @@ class Kernel:
 
     def _along(self, theta: Any, step: Any, coords: Sequence[Any], context: Any) -> Any:
         coords = [jnp.asarray(c, jnp.float64) for c in coords]
-        f, jacobian = self._evaluate()(
+        f, jacobian = self.evaluate()(
             theta, coords, (), context
         )  # a user's own derivative may be the only one
         return f + step @ jacobian
@@ -174,7 +175,8 @@ class Kernel:
             new, self._told = self._traces - self._told, self._traces
             return new
 
-    def _by_differences(self, theta: np.ndarray, leaf: Leaf, context: Any) -> tuple[np.ndarray, np.ndarray]:
+    def by_differences(self, theta: np.ndarray, leaf: Leaf, context: Any) -> tuple[np.ndarray, np.ndarray]:
+        """Value (S,) and derivatives (p, S) of a model that JAX cannot trace, at the points of a leaf."""
         n, size = leaf.n, leaf.y.size
         valid = np.ones(n, bool) if leaf.where is None else leaf.where[:n].copy()
         coords = [np.asarray(c[:n], np.float64) for c in leaf.coords]

@@ -1,0 +1,69 @@
+"""Initial values out of the data, for ``p0="guess"`` and for the models' own `guess`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from dfit.data.domain import Domain
+from dfit.data.glance import glance
+from dfit.errors import DataError, InputError
+from dfit.guessable import Guessable, own_bounds
+from dfit.model import Model
+from dfit.precision import float64_on_cpu
+from dfit.typed import read_bounds, with_own_bounds
+
+GUESS = "guess"
+
+
+def start_of(model: Model, domain: Domain) -> dict[str, float]:
+    """Initial values of all parameters from some points of the data, see `dfit.data.glance`.
+
+    Raises
+    ------
+    InputError
+        If the model has no `start`, or the data are complex.
+    DataError
+        If none of the points is usable.
+    """
+    func = require_guessable(model)
+    if domain.is_complex:
+        raise InputError(
+            f"the data are complex, the start of {model.name} is for real ones: "
+            f"type p0={{{model.param_names[0]!r}: 1.0, ...}}"
+        )
+    y, valid, coords = glance(domain)
+    if not valid.any():
+        raise DataError(f"none of the {y.size} points looked at can be used: type p0= with numbers")
+    with float64_on_cpu():
+        theta = np.asarray(jax.jit(lambda *given: func.start(*given))(y.astype(float), valid, *coords))
+    return dict(zip(func.param_names, theta.tolist(), strict=True))
+
+
+def guessed(model: Model, domain: Domain, bounds: Any, tied: Iterable[str] = ()) -> dict[str, float]:
+    """p0 of a fit: `start_of`, moved into the user's bounds, without tied parameters."""
+    names = model.param_names
+    lower, upper = read_bounds(names, with_own_bounds(names, bounds, own_bounds(model.func), tied))
+    found = start_of(model, domain)
+    left_out = set(tied)
+    return {
+        name: float(np.clip(found[name], low, high))
+        for name, low, high in zip(names, lower, upper, strict=True)
+        if name not in left_out
+    }
+
+
+def require_guessable(model: Model) -> Guessable:
+    """The function of a model that has a start; others are refused."""
+    func = model.func
+    if isinstance(func, Guessable) and func.param_names == model.param_names:
+        return func
+    example = ", ".join(f"{name!r}: 1.0" for name in model.param_names[:2])
+    why = "takes its parameters under other names" if isinstance(func, Guessable) else "has none"
+    raise InputError(
+        f'p0="guess" asks the model for a start, but {model.name} {why}: type p0={{{example}}}, or use a model of '
+        "dfit.models"
+    )
