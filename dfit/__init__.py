@@ -11,6 +11,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from dfit import models as models
     from dfit.checkpoint import Checkpoint
     from dfit.errors import (
         CheckpointError,
@@ -50,6 +51,7 @@ __all__ = [
     "curve_fit_large",
     "fit",
     "get_defense_telemetry",
+    "models",
     "reset_defense_telemetry",
     "resume",
 ]
@@ -81,8 +83,10 @@ importlib.import_module("dfit.face.accessor")  # registers .dfit and .fit
 
 def __getattr__(name: str) -> object:
     """Load a public name on first use."""
+    if name == "models":  # the one public name that is a module
+        return importlib.import_module("dfit.models")
     if name not in _HOME:
-        raise AttributeError(f"module 'dfit' has no attribute {name!r}; it offers {', '.join(sorted(_HOME))}")
+        raise AttributeError(f"module 'dfit' has no attribute {name!r}; it offers {', '.join(__all__)}")
     value = getattr(importlib.import_module(_HOME[name]), name)
     globals()[name] = value
     return value

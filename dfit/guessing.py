@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 import jax
@@ -58,7 +58,7 @@ def guessed(model: Model, domain: Domain, bounds: Any, tied: Iterable[str] = ())
 
 def require_guessable(model: Model) -> Guessable:
     """The function of a model that has a start; others are refused."""
-    func = model.func
+    func: Any = model.func
     if isinstance(func, Guessable) and func.param_names == model.param_names:
         return func
     example = ", ".join(f"{name!r}: 1.0" for name in model.param_names[:2])

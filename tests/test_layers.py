@@ -28,8 +28,10 @@ LAYERS = (
         "evaluate",
         "fitting",
         "following",
+        "guessing",
         "identity",
         "keeping",
+        "models",
         "orchestrate",
         "outcome",
         "partitions",
@@ -145,4 +147,5 @@ def test_outside_code_uses_public_names_only(path: Path) -> None:
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "dfit"
     }
     public = {"dfit"} | {f"dfit.{name}" for name in dfit.__all__}
+    public |= {f"dfit.models.{name}" for name in dfit.models.__all__}
     assert used <= public, f"{identity(path)} uses {', '.join(sorted(used - public))}"

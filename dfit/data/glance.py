@@ -63,7 +63,9 @@ def _places(chunks: Sequence[Chunk], shape: tuple[int, ...]) -> list[tuple[np.nd
     out = []
     for chunk in chunks:
         count = min(each, chunk.size)
-        flat = ((np.arange(count) + rng.random(count) * (count < chunk.size)) * chunk.size / count).astype(int)
+        flat = ((np.arange(count) + rng.random(count) * (count < chunk.size)) * chunk.size / count).astype(
+            int
+        )
         inside = np.unravel_index(flat, chunk.shape)
         out.append(tuple(i + begin for i, begin in zip(inside, chunk.start, strict=True)))
     return out

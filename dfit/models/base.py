@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 import operator
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -95,7 +95,9 @@ class LibraryModel:
         addends = self.addends
         shaped = [one.label for one in addends if one.shaped]
         if len(shaped) > 1:
-            raise self._no_start(f"a sum with {' and '.join(shaped)}: only one of them may stand beside polynomials")
+            raise self._no_start(
+                f"a sum with {' and '.join(shaped)}: only one of them may stand beside polynomials"
+            )
         own = [[coords[self.coords.index(name)] for name in one.coords] for one in addends]
         theta = initial_values(addends, jnp.where(valid, y, 0.0), valid, own)
         pairs = [self.bounds.get(name, (-math.inf, math.inf)) for name in self.param_names]
@@ -184,7 +186,7 @@ class SingleModel(LibraryModel):
     @property
     def label(self) -> str:
         """What messages call it."""
-        return type(self).__name__
+        return type(self).__qualname__
 
     @property
     def addends(self) -> tuple[SingleModel, ...]:

@@ -76,7 +76,9 @@ def robust_level(columns: Sequence[jax.Array], y: jax.Array, valid: jax.Array) -
     return jnp.asarray(level)
 
 
-def above_half(y: jax.Array, valid: jax.Array, coords: Sequence[jax.Array]) -> list[tuple[jax.Array, jax.Array]]:
+def above_half(
+    y: jax.Array, valid: jax.Array, coords: Sequence[jax.Array]
+) -> list[tuple[jax.Array, jax.Array]]:
     """Center and half width at half maximum of the highest peak of y, or the deepest, along each coordinate.
 
     A uniform stretch of half width a has the standard deviation a / sqrt(3), so the points above half of the

@@ -70,7 +70,9 @@ def _both(x: jax.Array, y: jax.Array) -> tuple[tuple[jax.Array, jax.Array], tupl
     # a point of the other branch would give infinities there, and NaN in their derivatives
     inner = _near(jnp.where(near, x, 0.0), jnp.where(near, y, 1.0))
     outer = _far(jnp.where(near, 0.0, x), jnp.where(near, FAR, y))
-    chosen = [jnp.where(near, i, o) for i, o in zip((*inner[0], *inner[1]), (*outer[0], *outer[1]), strict=True)]
+    chosen = [
+        jnp.where(near, i, o) for i, o in zip((*inner[0], *inner[1]), (*outer[0], *outer[1]), strict=True)
+    ]
     return (chosen[0], chosen[1]), (chosen[2], chosen[3])
 
 
@@ -109,9 +111,7 @@ def _pole(x: jax.Array, y: jax.Array, off: jax.Array) -> tuple[jax.Array, jax.Ar
     scale = jnp.where(y < ABOVE, scale, 0.0)
     turns = jnp.round(2 / math.pi * x * y)
     sign = 1 - 2 * jnp.abs(turns - 2 * jnp.round(0.5 * turns))
-    turn_cos, turn_sin = (
-        sign * part for part in _cos_sin((2 * x * y - turns * PI_HIGH) - turns * PI_LOW)
-    )
+    turn_cos, turn_sin = (sign * part for part in _cos_sin((2 * x * y - turns * PI_HIGH) - turns * PI_LOW))
     return (
         scale * ((1 + cos) * turn_cos + sin * turn_sin),
         scale * (sin * turn_cos - (1 + cos) * turn_sin),

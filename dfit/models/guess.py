@@ -12,7 +12,9 @@ from dfit.guessing import start_of
 from dfit.model import Model
 
 
-def guess_from(func: Guessable, data: Any, coords: Sequence[Any], named: Mapping[str, Any]) -> dict[str, float]:
+def guess_from(
+    func: Guessable, data: Any, coords: Sequence[Any], named: Mapping[str, Any]
+) -> dict[str, float]:
     """Initial values by name, as `dfit.models.base.LibraryModel.guess` documents it."""
     wanted = func.coords[len(coords) :]
     if set(wanted) != set(named) or len(coords) > len(func.coords):

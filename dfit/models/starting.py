@@ -8,7 +8,7 @@ list: Golub & Pereyra 1973); in a sum, all columns of all models are fitted toge
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -19,13 +19,22 @@ from dfit.models.estimates import linear_fit, robust_level
 class Addend(Protocol):
     """One model of a sum, as `dfit.models.base.SingleModel` documents it."""
 
-    shaped: bool
+    @property
+    def shaped(self) -> bool: ...
 
     def candidates(self, y: jax.Array, valid: jax.Array, *coords: jax.Array) -> jax.Array: ...
 
     def columns(self, shape: jax.Array, *coords: jax.Array) -> list[jax.Array]: ...
 
     def assemble(self, shape: jax.Array, factors: jax.Array) -> list[jax.Array]: ...
+
+
+class Attempt(NamedTuple):
+    """A shape (q,), the factors of all columns that go with it, and the sum of squares that is left."""
+
+    left: jax.Array
+    shape: jax.Array
+    factors: jax.Array
 
 
 def initial_values(
@@ -75,15 +84,15 @@ def _best(
     """The shape (q,) of those tried that leaves the smallest residual, and the factors of all columns."""
     weight = valid.astype(float)
 
-    def attempt(best: tuple[jax.Array, ...], shape: jax.Array) -> tuple[tuple[jax.Array, ...], None]:
+    def attempt(best: Attempt, shape: jax.Array) -> tuple[Attempt, None]:
         factors, rest = linear_fit([*level, *one.columns(shape, *coords)], y, weight)
         left = jnp.dot(rest, rest)
-        better = jnp.isfinite(left) & jnp.all(jnp.isfinite(factors)) & (left < best[0])
-        now = (left, shape, factors)
-        return tuple(jnp.where(better, n, b) for n, b in zip(now, best, strict=True)), None
+        better = jnp.isfinite(left) & jnp.all(jnp.isfinite(factors)) & (left < best.left)
+        now = Attempt(left, shape, factors)
+        return Attempt(*(jnp.where(better, n, b) for n, b in zip(now, best, strict=True))), None
 
     count = len(level) + len(one.columns(tried[0], *coords))
-    first = (jnp.asarray(jnp.inf), tried[0], jnp.zeros(count))
+    first = Attempt(jnp.asarray(jnp.inf), tried[0], jnp.zeros(count))
     # A loop: all columns of all shapes at once would be the largest array of a fit per pixel.
-    (_, shape, factors), _ = jax.lax.scan(attempt, first, tried)
-    return shape, factors
+    best, _ = jax.lax.scan(attempt, first, tried)
+    return best.shape, best.factors
