@@ -28,6 +28,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dfit.models.trigonometry import cos_sin
+
 STEP = math.sqrt(math.pi / 12)
 NODES = 13  # one more than the error of the rule asks for: near the last one it would be missed
 FAR = 8.0  # |z| beyond which the series converges to rounding in TERMS
@@ -35,12 +37,6 @@ TERMS = 16
 CLOSE = 1e-9  # y below which exp(-x^2) is seen beyond FAR
 ABOVE = 6.0  # y beyond which the pole gives less than 1e-16
 ROOT_PI = math.sqrt(math.pi)
-
-# XLA's sine and cosine take 11 ns each on a CPU, these 2: pi in two parts, and Taylor's series to pi / 2.
-PI_HIGH = float(np.float32(math.pi))
-PI_LOW = math.pi - PI_HIGH
-_COS = [(-1) ** n / math.factorial(2 * n) for n in range(12)]
-_SIN = [(-1) ** n / math.factorial(2 * n + 1) for n in range(12)]
 
 _k = np.arange(NODES)
 _SQUARES = np.stack([(STEP * _k) ** 2, (STEP * (_k + 0.5)) ** 2], axis=-1)
@@ -106,25 +102,14 @@ def _pole(x: jax.Array, y: jax.Array, off: jax.Array) -> tuple[jax.Array, jax.Ar
     angle = 2 * math.pi * off
     low = jnp.minimum(y, ABOVE)
     growth = jnp.exp(2 * math.pi / STEP * low)
-    cos, sin = (growth * part for part in _cos_sin(angle))
+    cos, sin = (growth * part for part in cos_sin(angle))
     scale = 2 * jnp.exp((low - x) * (low + x)) / (1 + 2 * cos + growth * growth)
     scale = jnp.where(y < ABOVE, scale, 0.0)
-    turns = jnp.round(2 / math.pi * x * y)
-    sign = 1 - 2 * jnp.abs(turns - 2 * jnp.round(0.5 * turns))
-    turn_cos, turn_sin = (sign * part for part in _cos_sin((2 * x * y - turns * PI_HIGH) - turns * PI_LOW))
+    turn_cos, turn_sin = cos_sin(2 * x * y)
     return (
         scale * ((1 + cos) * turn_cos + sin * turn_sin),
         scale * (sin * turn_cos - (1 + cos) * turn_sin),
     )
-
-
-def _cos_sin(angle: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Cosine and sine of angles between -pi / 2 and pi / 2."""
-    square = angle * angle
-    cos, sin = jnp.full_like(angle, _COS[-1]), jnp.full_like(angle, _SIN[-1])
-    for c, s in zip(_COS[-2::-1], _SIN[-2::-1], strict=True):
-        cos, sin = cos * square + c, sin * square + s
-    return cos, angle * sin
 
 
 def _far(x: jax.Array, y: jax.Array) -> tuple[tuple[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]:

@@ -13,7 +13,7 @@ from typing import NamedTuple, Protocol
 import jax
 import jax.numpy as jnp
 
-from dfit.models.estimates import linear_fit, robust_level
+from dfit.models.estimates import basis_of, dot, explained, linear_fit, robust_level
 
 
 class Addend(Protocol):
@@ -29,12 +29,13 @@ class Addend(Protocol):
     def assemble(self, shape: jax.Array, factors: jax.Array) -> list[jax.Array]: ...
 
 
-class Attempt(NamedTuple):
-    """A shape (q,), the factors of all columns that go with it, and the sum of squares that is left."""
+class Step(NamedTuple):
+    """The best shape (q,) so far and how much of the sum of squares it explains; the next one and its columns."""
 
-    left: jax.Array
+    gain: jax.Array
+    best: jax.Array
     shape: jax.Array
-    factors: jax.Array
+    columns: list[jax.Array]
 
 
 def initial_values(
@@ -53,17 +54,16 @@ def initial_values(
     shapes = [jnp.zeros(0)] * len(addends)
     level: list[jax.Array] = []
     order = sorted(range(len(addends)), key=lambda k: addends[k].shaped)
-    factors = jnp.zeros(0)
     for k in order:
         one, own = addends[k], coords[k]
         if one.shaped:
             rest = y - robust_level(level, y, valid) if level else y
             tried = one.candidates(jnp.where(valid, rest, 0.0), valid, *own)
-            shapes[k], factors = _best(one, tried, own, level, y, valid)
+            shapes[k] = _best(one, tried, own, level, y, valid)
         else:
             shapes[k] = one.candidates(y, valid, *own)[0]
-            level += one.columns(shapes[k], *own)
-            factors, _ = linear_fit(level, y, valid.astype(float))
+        level += one.columns(shapes[k], *own)
+    factors = linear_fit(level, y, valid.astype(float))
     parts: list[list[jax.Array]] = [[]] * len(addends)
     used = 0
     for k in order:
@@ -80,19 +80,26 @@ def _best(
     level: Sequence[jax.Array],
     y: jax.Array,
     valid: jax.Array,
-) -> tuple[jax.Array, jax.Array]:
-    """The shape (q,) of those tried that leaves the smallest residual, and the factors of all columns."""
-    weight = valid.astype(float)
+) -> jax.Array:
+    """The shape (q,) of those tried that leaves the smallest residual when all columns are fitted.
 
-    def attempt(best: Attempt, shape: jax.Array) -> tuple[Attempt, None]:
-        factors, rest = linear_fit([*level, *one.columns(shape, *coords)], y, weight)
-        left = jnp.dot(rest, rest)
-        better = jnp.isfinite(left) & jnp.all(jnp.isfinite(factors)) & (left < best.left)
-        now = Attempt(left, shape, factors)
-        return Attempt(*(jnp.where(better, n, b) for n, b in zip(now, best, strict=True))), None
+    What the level explains is taken out of y once, and out of the products of the other columns, so that a shape
+    costs its columns and a few sums.
+    """
+    basis = basis_of(level, valid.astype(float)).directions
+    rest = y - sum((dot(q, y) * q for q in basis), jnp.zeros_like(y))
 
-    count = len(level) + len(one.columns(tried[0], *coords))
-    first = Attempt(jnp.asarray(jnp.inf), tried[0], jnp.zeros(count))
-    # A loop: all columns of all shapes at once would be the largest array of a fit per pixel.
-    best, _ = jax.lax.scan(attempt, first, tried)
-    return best.shape, best.factors
+    def columns(shape: jax.Array) -> list[jax.Array]:
+        return [jnp.where(valid, c, 0.0) for c in one.columns(shape, *coords)]
+
+    def attempt(step: Step, following: jax.Array) -> tuple[Step, None]:
+        gain = explained(step.columns, rest, basis)
+        better = gain > step.gain  # never for NaN
+        best = jnp.where(better, gain, step.gain), jnp.where(better, step.shape, step.best)
+        return Step(*best, following, columns(following)), None
+
+    # A loop: all columns of all shapes at once would be the largest array of a fit per pixel. It hands columns on
+    # to its next step, or XLA would compute their exponentials again in every sum.
+    first = Step(jnp.asarray(-jnp.inf), tried[0], tried[0], columns(tried[0]))
+    last, _ = jax.lax.scan(attempt, first, jnp.concatenate([tried[1:], tried[:1]]))
+    return last.best

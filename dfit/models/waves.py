@@ -11,6 +11,7 @@ import jax.numpy as jnp
 
 from dfit.models.base import POSITIVE, SingleModel
 from dfit.models.estimates import extent
+from dfit.models.trigonometry import cos_sin
 
 # In steps of half a period over the range of x, beyond which a fit would not find its way.
 MOST_FREQUENCIES = 128
@@ -50,8 +51,8 @@ class SineModel(SingleModel):
 
     def columns(self, shape: jax.Array, *coords: jax.Array) -> list[jax.Array]:
         """Sine and cosine."""
-        angle = shape[0] * (coords[0] - shape[1])
-        return [jnp.sin(angle), jnp.cos(angle)]
+        cos, sin = cos_sin(shape[0] * (coords[0] - shape[1]))
+        return [sin, cos]
 
     def assemble(self, shape: jax.Array, factors: jax.Array) -> list[jax.Array]:
         """Amplitude, frequency, and the phase at x = 0."""
@@ -89,7 +90,8 @@ class DampedSineModel(SingleModel):
         """Sine and cosine, damped."""
         apart = coords[0] - shape[1]
         damping = jnp.exp(-apart * shape[2])
-        return [jnp.sin(shape[0] * apart) * damping, jnp.cos(shape[0] * apart) * damping]
+        cos, sin = cos_sin(shape[0] * apart)
+        return [sin * damping, cos * damping]
 
     def assemble(self, shape: jax.Array, factors: jax.Array) -> list[jax.Array]:
         """Amplitude and phase at x = 0, frequency and rate."""
