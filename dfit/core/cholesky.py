@@ -87,7 +87,9 @@ def condition(root: jax.Array) -> jax.Array:
     """
     square, _ = gram(root[:, :-1], root[:, -1])
     found = factor(square)
-    parts = [row[-1] / one_if_zero(jnp.sqrt(entries[-1])) for row, entries in zip(found.rows, square, strict=True)]
+    parts = [
+        row[-1] / one_if_zero(jnp.sqrt(entries[-1])) for row, entries in zip(found.rows, square, strict=True)
+    ]
     smallest = parts[0]
     for part in parts[1:]:
         smallest = jnp.minimum(smallest, part)
@@ -156,7 +158,9 @@ def restricted_step(
         return (now.rounds == 0) | (beyond & (now.rounds < SECULAR_ROUNDS))
 
     zero = jnp.zeros_like(radius)
-    last = jax.lax.while_loop(unfinished, improve, _Search(zero, jnp.zeros_like(weights), zero, jnp.asarray(0)))
+    last = jax.lax.while_loop(
+        unfinished, improve, _Search(zero, jnp.zeros_like(weights), zero, jnp.asarray(0))
+    )
     full = last.size <= room
     full &= last.rounds == 1
     share = jnp.where(last.size > 0, jnp.minimum(1.0, room / one_if_zero(last.size)), 0.0)

@@ -127,7 +127,7 @@ def masks_of(leaf: Leaf, index: jax.Array) -> Masks:
     return Masks(valid, tuple(drops), faults)
 
 
-def moments_with(y: jax.Array, weight: jax.Array, sums: jax.Array) -> jax.Array:
+def moments_of(y: jax.Array, weight: jax.Array, sums: jax.Array) -> jax.Array:
     """Weight sum, mean (real, imaginary), sum of squares about the mean and about zero, updated."""
     w0, re0, im0, m0, yy0 = sums
     w = jnp.sum(weight)
@@ -163,11 +163,8 @@ class Scalars(NamedTuple):
 
 
 class Rows(NamedTuple):
-    """Points of a block as real residuals: complex ones stand twice."""
+    """Points of a block as real residuals, zero where excluded: complex ones stand twice."""
 
-    masks: Masks
-    y: jax.Array
-    weight: jax.Array  # 1 / sigma^2, zero where excluded
     valid: jax.Array
     r: jax.Array  # (B,) weighted residual
     jacobian: jax.Array  # (p, B) weighted
@@ -175,45 +172,66 @@ class Rows(NamedTuple):
     z: jax.Array
 
 
-def rows_of(
+def rows_of(layout: Layout, residual: jax.Array, jacobian: jax.Array, valid: jax.Array, f_scale: Any) -> Rows:
+    """Rows of weighted residuals (B,) and derivatives (p, B)."""
+    if layout.is_complex:
+        residual, jacobian, valid = _real(residual), _real(jacobian), jnp.concatenate([valid, valid])
+    r, jacobian = jnp.where(valid, residual, 0.0), jnp.where(valid, jacobian, 0.0)
+    z = (r / f_scale) ** 2
+    return Rows(valid, r, jacobian, LOSSES[layout.loss](z), z)
+
+
+class _Points(NamedTuple):
+    masks: Masks
+    y: jax.Array
+    weight: jax.Array  # 1 / sigma^2, zero where excluded
+    rows: Rows
+
+
+def _points(
     evaluate: Evaluate, layout: Layout, theta: jax.Array, leaf: Leaf, index: jax.Array, scalars: Scalars
-) -> Rows:
+) -> _Points:
     masks = masks_of(leaf, index)
     valid = masks.valid
     y = jnp.where(valid, wide(leaf.y), 0.0)
-    coords = [wide(c) for c in leaf.coords]
-    if valid.size > 1:
-        # An excluded point must not reach the model as NaN: 0 x NaN is NaN, in derivatives too.
-        # The last valid point: XLA's argmax is a scalar loop.
-        stand_in = jnp.max(jnp.where(valid, jnp.arange(valid.size, dtype=jnp.int32), 0))
-        coords = [jnp.where(valid, c, c[stand_in]) for c in coords]
+    # An excluded point must not reach the model as NaN: 0 x NaN is NaN, in derivatives too.
+    # The last valid point: XLA's argmax is a scalar loop.
+    stand_in = jnp.max(jnp.where(valid, jnp.arange(valid.size, dtype=jnp.int32), 0))
+    coords = [jnp.where(valid, wide(c), wide(c)[stand_in]) for c in leaf.coords]
     f, jacobian = evaluate(theta, coords, leaf.given, scalars.context)
+    root_weight = root_weight_of(leaf, valid, scalars)
+    rows = rows_of(layout, (y - f) * root_weight, jacobian * root_weight, valid, scalars.f_scale)
+    return _Points(masks, y, jnp.where(valid, root_weight**2, 0.0), rows)
+
+
+def root_weight_of(leaf: Leaf, valid: jax.Array, scalars: Scalars) -> Any:
+    """1 / sigma, any finite number where a point is excluded."""
     sigma = 1.0 if leaf.sigma is None else jnp.where(valid, wide(leaf.sigma), 1.0)
-    root_weight = 1 / (scalars.sigma * sigma)
-    r, jacobian = (y - f) * root_weight, jacobian * root_weight
-    weight = jnp.where(valid, root_weight**2, 0.0)
-    if layout.is_complex:
-        r, jacobian, valid = _real(r), _real(jacobian), jnp.concatenate([valid, valid])
-    r, jacobian = jnp.where(valid, r, 0.0), jnp.where(valid, jacobian, 0.0)
-    z = (r / scalars.f_scale) ** 2
-    return Rows(masks, y, weight, valid, r, jacobian, LOSSES[layout.loss](z), z)
+    return 1 / (scalars.sigma * sigma)
 
 
-def _add_matrix(layout: Layout, points: Rows, matrix: jax.Array) -> jax.Array:
+def _add_matrix(layout: Layout, rows: Rows, matrix: jax.Array) -> jax.Array:
     """Matrix of the points before, with this block's points added."""
-    _, rho1, rho2 = points.rho
-    r, jacobian = points.r, points.jacobian
+    r, jacobian = rows.r, rows.jacobian
     if layout.form == "sandwich":
-        bread = jacobian * (rho1 + 2 * points.z * rho2)
+        _, rho1, rho2 = rows.rho
+        bread = jacobian * (rho1 + 2 * rows.z * rho2)
         meat = jacobian * (r * rho1) ** 2
         return matrix + jnp.stack([bread @ jacobian.T, meat @ jacobian.T])
-    if layout.loss != "linear":
-        h = jnp.sqrt(gauss_newton_weight(points.z, rho1, rho2))
-        r, jacobian = r * rho1 / h, jacobian * h
-    rows = jnp.concatenate([jacobian, r[None]])
+    r, jacobian = linearised(layout, rows)
+    both = jnp.concatenate([jacobian, r[None]])
     if layout.form == "triangle":
-        return jnp.linalg.qr(jnp.concatenate([matrix, rows.T]), mode="r")
-    return matrix + rows @ rows.T
+        return jnp.linalg.qr(jnp.concatenate([matrix, both.T]), mode="r")
+    return matrix + both @ both.T
+
+
+def linearised(layout: Layout, rows: Rows) -> tuple[jax.Array, jax.Array]:
+    """r (B,) and J (p, B) of the least-squares problem that stands for a robust one here."""
+    if layout.loss == "linear":
+        return rows.r, rows.jacobian
+    _, rho1, rho2 = rows.rho
+    h = jnp.sqrt(gauss_newton_weight(rows.z, rho1, rho2))
+    return rows.r * rho1 / h, rows.jacobian * h
 
 
 def _cut(leaf: Leaf, start: jax.Array, size: int) -> Leaf:
@@ -235,9 +253,9 @@ def leaf_kernel(evaluate: Evaluate, layout: Layout) -> Callable[..., dict[str, j
 
     def add_block(theta: jax.Array, leaf: Leaf, i: jax.Array, scalars: Scalars, carry: dict) -> dict:
         index = i * layout.block + jnp.arange(layout.block)
-        points = rows_of(evaluate, layout, theta, _cut(leaf, i * layout.block, layout.block), index, scalars)
-        value, rho1, _ = points.rho
-        r = points.r
+        points = _points(evaluate, layout, theta, _cut(leaf, i * layout.block, layout.block), index, scalars)
+        rows = points.rows
+        (value, rho1, _), r = rows.rho, rows.r
 
         def lag() -> jax.Array:
             return jnp.stack([jnp.sum(r[1:] * r[:-1]), jnp.sum(r[:-1] ** 2)])
@@ -245,16 +263,16 @@ def leaf_kernel(evaluate: Evaluate, layout: Layout) -> Callable[..., dict[str, j
         def survey() -> tuple[jax.Array, jax.Array]:
             reasons = (*points.masks.drops, *points.masks.faults)
             found = jnp.stack([jnp.sum(reason.astype(jnp.float64)) for reason in reasons])
-            return carry["counts"] + found, moments_with(points.y, points.weight, carry["moments"])
+            return carry["counts"] + found, moments_of(points.y, points.weight, carry["moments"])
 
         psi2 = jnp.sum((r * rho1) ** 2)
         cost = 0.5 * (psi2 if layout.loss == "linear" else scalars.f_scale**2 * jnp.sum(value))
         counts, moments = lax.cond(scalars.survey, survey, lambda: (carry["counts"], carry["moments"]))
         return {
-            "matrix": _add_matrix(layout, points, carry["matrix"]),
+            "matrix": _add_matrix(layout, rows, carry["matrix"]),
             "cost": carry["cost"] + cost,
             "psi2": carry["psi2"] + psi2,
-            "count": carry["count"] + jnp.sum(points.valid.astype(jnp.float64)),
+            "count": carry["count"] + jnp.sum(rows.valid.astype(jnp.float64)),
             # Neighbours are compared in the first block of a leaf only: a sample that costs nothing.
             "lag": lax.cond(i == 0, lag, lambda: carry["lag"]),
             "counts": counts,
@@ -288,12 +306,12 @@ def row_kernel(evaluate: Evaluate, layout: Layout) -> Callable[..., dict[str, ja
 
     def kernel(theta: jax.Array, leaf: Leaf, scalars: Scalars) -> dict[str, jax.Array]:
         index = jnp.arange(leaf.y.shape[-1])
-        points = rows_of(evaluate, layout, theta, leaf, index, scalars)
-        _, rho1, rho2 = points.rho
+        rows = _points(evaluate, layout, theta, leaf, index, scalars).rows
+        _, rho1, rho2 = rows.rho
         return {
-            "jacobian": points.jacobian,
-            "psi": points.r * rho1,
-            "curvature": jnp.where(points.valid, rho1 + 2 * points.z * rho2, 0.0),
+            "jacobian": rows.jacobian,
+            "psi": rows.r * rho1,
+            "curvature": jnp.where(rows.valid, rho1 + 2 * rows.z * rho2, 0.0),
         }
 
     return kernel

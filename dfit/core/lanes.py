@@ -76,7 +76,8 @@ def solve(engine: Engine, states: State, pixels: Sequence[int] | np.ndarray, lim
         if lanes.size:
             held[lanes] = [waiting.pop() for _ in range(lanes.size)]
             busy[lanes] = True
-            state = jax.tree.map(lambda whole, now: _changed(now, lanes, whole[held[lanes]]), states, state)
+            new = jax.tree.map(lambda whole, which=held[lanes]: whole[which], states)
+            state = jax.tree.map(lambda now, one, at=lanes: _changed(now, at, one), state, new)
             data = engine.load(data, lanes, held[lanes])
     return np.array(left, int)
 

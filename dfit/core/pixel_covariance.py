@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -29,7 +29,7 @@ class Spread(NamedTuple):
 
 def spreads(
     equations: Equations,
-    theta: np.ndarray,
+    theta: Any,
     lower: np.ndarray,
     upper: np.ndarray,
     well: np.ndarray,

@@ -16,8 +16,19 @@ from jax import lax
 
 from dfit.core.cholesky import BY_CHOLESKY, condition, root_of
 from dfit.core.equations import Equations
-from dfit.core.kernel import Evaluate, Layout, Leaf, Rows, Scalars, masks_of, moments_with, rows_of, wide
-from dfit.core.loss import gauss_newton_weight
+from dfit.core.kernel import (
+    Evaluate,
+    Layout,
+    Leaf,
+    Rows,
+    Scalars,
+    linearised,
+    masks_of,
+    moments_of,
+    root_weight_of,
+    rows_of,
+    wide,
+)
 from dfit.core.state import State, Status, Tolerances
 from dfit.core.subproblem import BY_SVD, choose
 from dfit.core.trust_region import step
@@ -34,6 +45,14 @@ class Facts(NamedTuple):
     moments: Any  # (5,)
 
 
+class Points(NamedTuple):
+    """The points of a pixel, ready for the loop: float64 or complex128, finite."""
+
+    y: Any  # (n,)
+    root_weight: Any  # (n,) 1 / sigma, 0 where excluded
+    coords: tuple[Any, ...]  # (n,) each
+
+
 class Problem(NamedTuple):
     """Operands of a pixel's solve beside its points."""
 
@@ -42,68 +61,55 @@ class Problem(NamedTuple):
     facts: Facts
 
 
-def survey(layout: Layout) -> Callable[[Leaf, Scalars], Facts]:
-    """Function (pixel, scalars) -> `Facts`."""
+def survey(layout: Layout) -> Callable[[Leaf, Scalars], tuple[Facts, Points]]:
+    """Function (pixel, scalars) -> what its data are, and its points for `sums`."""
 
-    def kernel(pixel: Leaf, scalars: Scalars) -> Facts:
+    def kernel(pixel: Leaf, scalars: Scalars) -> tuple[Facts, Points]:
         masks = masks_of(pixel, jnp.arange(pixel.y.shape[0]))
+        valid = masks.valid
         reasons = [jnp.sum(reason, dtype=jnp.float64) for reason in (*masks.drops, *masks.faults)]
-        sigma = 1.0 if pixel.sigma is None else jnp.where(masks.valid, wide(pixel.sigma), 1.0)
-        weight = jnp.where(masks.valid, 1 / (scalars.sigma * sigma) ** 2, 0.0)
-        y = jnp.where(masks.valid, wide(pixel.y), 0.0)
-        count = jnp.sum(masks.valid, dtype=jnp.float64) * (2 if layout.is_complex else 1)
-        return Facts(count, jnp.stack(reasons), moments_with(y, weight, jnp.zeros(5)))
+        root_weight = jnp.where(valid, root_weight_of(pixel, valid, scalars), 0.0)
+        y = jnp.where(valid, wide(pixel.y), 0.0)
+        count = jnp.sum(valid, dtype=jnp.float64) * (2 if layout.is_complex else 1)
+        facts = Facts(count, jnp.stack(reasons), moments_of(y, root_weight**2, jnp.zeros(5)))
+        # The model is called there, too, though nothing comes of it.
+        coords = tuple(jnp.where(jnp.isfinite(wide(c)), wide(c), 0.0) for c in pixel.coords)
+        return facts, Points(y, root_weight, coords)
 
     return kernel
 
 
-def sums(evaluate: Evaluate, layout: Layout) -> Callable[[jax.Array, Leaf, Scalars], dict[str, jax.Array]]:
-    """Function (theta, pixel, scalars) -> the upper triangle of A A^T by rows, cost and psi2, as in `Sums`."""
+def sums(evaluate: Evaluate, layout: Layout) -> Callable[[jax.Array, Points, Scalars], dict[str, jax.Array]]:
+    """Function (theta, points, scalars) -> the upper triangle of A A^T by rows, cost and psi2, as in `Sums`."""
 
-    def kernel(theta: jax.Array, pixel: Leaf, scalars: Scalars) -> dict[str, jax.Array]:
-        def add(carry: tuple[jax.Array, ...], point: tuple[jax.Array, Leaf]) -> tuple[Any, None]:
-            index, leaf = point
-            rows = rows_of(evaluate, layout, theta, leaf, index, scalars)
-            new = (*_products(layout, rows), jnp.sum((rows.r * rows.rho[1]) ** 2), jnp.sum(rows.rho[0]))
+    def kernel(theta: jax.Array, points: Points, scalars: Scalars) -> dict[str, jax.Array]:
+        def add(carry: tuple[jax.Array, ...], point: Points) -> tuple[Any, None]:
+            y, root_weight, coords = jax.tree.map(lambda a: a[None], point)
+            f, jacobian = evaluate(theta, coords, (), scalars.context)
+            valid = root_weight > 0
+            weighted = (y - f) * root_weight, jacobian * root_weight
+            new = _sums_of(layout, rows_of(layout, *weighted, valid, scalars.f_scale))
             return tuple(a + b for a, b in zip(carry, new, strict=True)), None
 
         columns = theta.size + 1
-        nothing = (jnp.zeros(()),) * (columns * (columns + 1) // 2 + 2)
-        found, _ = lax.scan(add, nothing, _by_point(pixel))
-        *pairs, psi2, rho = found
-        cost = 0.5 * (psi2 if layout.loss == "linear" else scalars.f_scale**2 * rho)
-        return {"matrix": jnp.stack(pairs), "cost": cost, "psi2": psi2}
+        pairs = columns * (columns + 1) // 2
+        nothing = (jnp.zeros(()),) * (pairs if layout.loss == "linear" else pairs + 2)
+        found, _ = lax.scan(add, nothing, points)
+        psi2 = found[pairs - 1] if layout.loss == "linear" else found[-2]
+        cost = 0.5 * (psi2 if layout.loss == "linear" else scalars.f_scale**2 * found[-1])
+        return {"matrix": jnp.stack(found[:pairs]), "cost": cost, "psi2": psi2}
 
     return kernel
 
 
-def _by_point(pixel: Leaf) -> tuple[jax.Array, Leaf]:
-    """The points of a pixel as leaves of one point each, along the first axis."""
-
-    def each(values: Any) -> Any:
-        return None if values is None else values[:, None]
-
-    size = pixel.y.shape[0]
-    leaves = Leaf(
-        each(pixel.y),
-        tuple(map(each, pixel.coords)),
-        each(pixel.sigma),
-        each(pixel.where),
-        (),
-        jnp.full(size, pixel.n),
-    )
-    return jnp.arange(size)[:, None], leaves
-
-
-def _products(layout: Layout, rows: Rows) -> list[jax.Array]:
-    """The upper triangle of A A^T of a point, by rows."""
-    r, jacobian = rows.r, rows.jacobian
-    if layout.loss != "linear":
-        _, rho1, rho2 = rows.rho
-        h = jnp.sqrt(gauss_newton_weight(rows.z, rho1, rho2))
-        r, jacobian = r * rho1 / h, jacobian * h
+def _sums_of(layout: Layout, rows: Rows) -> list[jax.Array]:
+    """The upper triangle of A A^T of a point, by rows; of a robust loss also its psi^2 and rho."""
+    r, jacobian = linearised(layout, rows)
     parts = [*(jacobian[k] for k in range(jacobian.shape[0])), r]
-    return [jnp.sum(a * b) for i, a in enumerate(parts) for b in parts[i:]]
+    # or every one of the products would compute its two rows anew
+    parts = list(lax.optimization_barrier(tuple(parts)))
+    beside = [] if layout.loss == "linear" else [jnp.sum((rows.r * rows.rho[1]) ** 2), jnp.sum(rows.rho[0])]
+    return [*(jnp.sum(a * b) for i, a in enumerate(parts) for b in parts[i:]), *beside]
 
 
 def judged(

@@ -23,7 +23,6 @@ NULL = 32 * EPS
 SECULAR_ROUNDS = 60
 
 
-
 class Algebra(NamedTuple):
     """How the linear algebra of a step is done."""
 
@@ -61,9 +60,7 @@ def spectrum(
     return u.T @ residual, s, vt, seen
 
 
-def projection(
-    jacobian: jax.Array, residual: jax.Array, weights: jax.Array
-) -> tuple[jax.Array, jax.Array]:
+def projection(jacobian: jax.Array, residual: jax.Array, weights: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Squared length of the part of r in the span of J weights^-1, and its rank."""
     along, _, _, seen = spectrum(jacobian, residual, weights)
     return jnp.sum(jnp.where(seen, along, 0.0) ** 2), jnp.sum(seen, dtype=along.dtype)

@@ -136,7 +136,9 @@ def _geometries(
     def at(equations: Equations, theta: jax.Array) -> Geometry:
         return geometry(equations, theta, lower, upper, algebra)
 
-    two = jax.tree.map(lambda a, b: jnp.stack([a, b]), (state.equations, state.theta), (at_trial, state.trial))
+    two = jax.tree.map(
+        lambda a, b: jnp.stack([a, b]), (state.equations, state.theta), (at_trial, state.trial)
+    )
     both = jax.vmap(at)(*two)
     return [jax.tree.map(lambda a, k=k: a[k], both) for k in range(2)]
 

@@ -11,9 +11,10 @@ import numpy as np
 import xarray as xr
 
 from dfit.checkpoint import as_checkpoint
-from dfit.data.inputs import unknown_name
 from dfit.errors import InputError
 from dfit.face.ending import full_covariance, require_success
+from dfit.face.map_fit import fit_map, map_dataset
+from dfit.face.map_input import kept_dims
 from dfit.fitting import fit
 from dfit.following import stopped_by_user
 from dfit.result import FitResult
@@ -41,25 +42,38 @@ def fit_dataset(
             "(max_passes=200), and arrays that the model needs as constants={'name': array}"
         )
     given = [coords] if isinstance(coords, (str, xr.DataArray)) else list(coords)
-    options = {
-        **options,
-        "p0": _numbers(options["p0"], "p0"),
-        "bounds": _numbers(options["bounds"], "bounds"),
-    }
     options["param_names"] = _packed_names(func, len(given), options)
     named = [(None, data)] if isinstance(data, xr.DataArray) else list(data.data_vars.items())
     if not named:
         raise InputError("the Dataset has no variable to fit")
-    for _, variable in named:
-        _check_dims(variable, given, reduce_dims)
+    kept = {name: kept_dims(variable, given, reduce_dims) for name, variable in named}
     parts = [xr.Dataset(coords={name: c.variable for name, c in data.coords.items() if c.ndim == 0})]
     for name, variable in named:
-        checkpoint = _checkpoint_of(name, options.get("checkpoint"))
-        result = fit(func, variable, given, **{**options, "checkpoint": checkpoint})
-        if errors == "raise":
-            require_success(result)
-        parts.append(_variables("" if name is None else f"{name}_", result, variable.attrs))
+        prefix = "" if name is None else f"{name}_"
+        if kept[name]:
+            found = fit_map(variable, given, func, kept[name], options, errors=errors)
+            parts.append(map_dataset(found, variable, prefix))
+        else:
+            parts.append(_one_fit(name, variable, given, func, options, prefix, errors))
     return xr.merge(parts, compat="no_conflicts", join="outer").assign_attrs(data.attrs)
+
+
+def _one_fit(
+    name: Hashable | None,
+    variable: xr.DataArray,
+    coords: Sequence[Any],
+    func: Callable[..., Any],
+    options: Mapping[str, Any],
+    prefix: str,
+    errors: str,
+) -> xr.Dataset:
+    """One fit over all dimensions of a variable."""
+    numbers = {key: _numbers(options[key], key) for key in ("p0", "bounds")}
+    checkpoint = _checkpoint_of(name, options.get("checkpoint"))
+    result = fit(func, variable, coords, **{**options, **numbers, "checkpoint": checkpoint})
+    if errors == "raise":
+        require_success(result)
+    return _variables(prefix, result, variable.attrs)
 
 
 def _variables(prefix: str, result: FitResult, attrs: Mapping[Any, Any]) -> xr.Dataset:
@@ -93,33 +107,6 @@ def _checkpoint_of(name: Hashable | None, given: Any) -> Any:
     return replace(checkpoint, path=f"{checkpoint.path}/{folder}")
 
 
-def _check_dims(variable: xr.DataArray, coords: Sequence[Any], reduce_dims: Any) -> None:
-    """Refuse dimensions that are neither fitted over by name nor by a coordinate along them alone."""
-    if reduce_dims is ...:
-        return
-    several = isinstance(reduce_dims, Sequence | set | frozenset) and not isinstance(reduce_dims, str)
-    named: list[Hashable] = [] if reduce_dims is None else list(reduce_dims) if several else [reduce_dims]
-    what = "the data" if variable.name is None else repr(variable.name)
-    for dim in named:
-        if dim not in variable.dims:
-            raise InputError(f"{what}: {unknown_name(str(dim), variable.dims, 'dimension', 'reduce_dims')}")
-    fitted = set(named)
-    for coord in coords:
-        if isinstance(coord, str) and coord not in variable.coords and coord not in variable.dims:
-            known = [*variable.coords, *variable.dims]
-            raise InputError(f"{what}: {unknown_name(coord, known, 'coordinate', 'coords')}")
-        array = variable[coord] if isinstance(coord, str) else coord
-        fitted |= set(getattr(array, "dims", ())) if np.ndim(array) == 1 else set()
-    kept = [dim for dim in variable.dims if dim not in fitted]
-    if kept:
-        listed = ", ".join(repr(dim) for dim in (*named, *kept))
-        raise InputError(
-            f"{what} would be fitted for each point along {', '.join(map(str, kept))}; fits per pixel over kept "
-            f"dimensions are not there yet. For one fit over every dimension type: reduce_dims=... "
-            f"(the three dots), or reduce_dims=({listed}{',' if len(named) + len(kept) == 1 else ''})"
-        )
-
-
 def _packed_names(func: Callable[..., Any], count: int, options: Mapping[str, Any]) -> Sequence[str] | None:
     """Names of the parameters of ``func((x, y), a, b)``: the first argument takes several coordinates.
 
@@ -148,7 +135,7 @@ def _number(value: Any, what: str) -> Any:
         return value
     if value.ndim:
         raise InputError(
-            f"{what} is a DataArray over {', '.join(map(str, value.dims))}; one fit takes one number, because fits "
-            "per pixel are not there yet. Type: float(array.mean())"
+            f"{what} is a DataArray over {', '.join(map(str, value.dims))}; one fit over all dimensions takes one "
+            "number. Type: float(array.mean())"
         )
     return float(value)

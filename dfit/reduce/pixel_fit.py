@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 import cloudpickle
@@ -13,10 +12,10 @@ import numpy as np
 
 from dfit import fingerprint
 from dfit.core.cholesky import MOST_PARAMETERS
-from dfit.core.kernel import Layout, Leaf, Scalars
+from dfit.core.kernel import Leaf, Scalars
 from dfit.core.lanes import Engine, solve
 from dfit.core.pixel_covariance import Spread, spreads
-from dfit.core.pixels import ROUGH, Facts, Problem
+from dfit.core.pixels import ROUGH, Facts, Points, Problem
 from dfit.core.state import State, Status, Tolerances, start
 from dfit.core.sums import DROPS, FAULTS, MISSING
 from dfit.parameters import Parameters
@@ -123,40 +122,46 @@ class PixelFit:
 
     def _slab(self, pixels: np.ndarray, starts: Starts) -> Answers:
         with one_blas_thread(), float64_on_cpu(), fingerprint.fresh(self.job.recipe.fingerprint):
-            facts = self._facts(pixels)
+            facts, points = self._survey(pixels)
             refused = self._refused(facts, starts)
             states = _begin(starts.theta)
-            well = self._solve(pixels, states, starts, facts, np.flatnonzero(refused < 0))
+            problem = Problem(starts.lower, starts.upper, facts)
+            wanted = np.flatnonzero(refused < 0)
+            well = self._solve(pixels, states, starts, points, problem, wanted)
             spread = self._spread(pixels, states, starts, facts, well)
         status = np.where(refused < 0, states.status, refused)
         good = np.isin(status, [PixelStatus.CONVERGED, *range(2, 6)]) & spread.undetermined
         status[good] = PixelStatus.CONVERGED_BUT_UNDETERMINED
         return Answers(
-            states.theta,
+            np.asarray(states.theta),
             spread.matrix,
             status.astype(np.int8),
-            states.evaluations,
+            np.asarray(states.evaluations),
             facts.count.astype(np.int64),
             spread.nfree,
             states.equations.cost,
             facts.moments[:, 3],
         )
 
-    def _facts(self, pixels: np.ndarray) -> Facts:
-        """What each pixel's data are alone."""
-        lanes = self.lanes(LANES if pixels.size > FEW else EXACT_LANES)
-
-        def some(these: np.ndarray) -> Facts:
+    def _survey(self, pixels: np.ndarray) -> tuple[Facts, Points]:
+        """What the data of each pixel are, and their points for the quick engine, pixels along the last axis."""
+        lanes, none = self.lanes(LANES if pixels.size > FEW else EXACT_LANES), np.empty((0,))
+        facts: list[Facts] = []
+        points: list[Points] = []
+        for these, n in _runs(pixels, lanes):
             leaf = self.stack.leaf(self.stack.columns(these), self.stack.points)
-            facts: Facts = self.programs.survey(leaf, self._scalars(np.empty((these.size, 0))))
-            return facts
-
-        return _in_lanes(some, lanes, pixels)
+            one, ready = self.programs.survey(leaf, self._scalars(np.broadcast_to(none, (lanes, 0))))
+            facts.append(jax.tree.map(lambda a, n=n: np.asarray(a)[:n], one))
+            points.append(
+                jax.tree.map(lambda a, n=n: np.asarray(a)[..., :n] if a.ndim == 2 else np.asarray(a), ready)
+            )
+        joined = jax.tree.map(lambda *a: np.concatenate(a, axis=1) if a[0].ndim == 2 else a[0], *points)
+        return jax.tree.map(lambda *a: np.concatenate(a), *facts), joined
 
     def _refused(self, facts: Facts, starts: Starts) -> np.ndarray:
         """Status (N,) of pixels that are not fitted, -1 for the others."""
         found = np.full(facts.count.size, -1)
-        kinds = (FAULTS if self.job.skipna else (*MISSING, *FAULTS))
+        kinds = FAULTS if self.job.skipna else (*MISSING, *FAULTS)
         wrong = [facts.counts[:, (*DROPS, *FAULTS).index(kind)] > 0 for kind in kinds]
         found[~starts.usable] = PixelStatus.BAD_START
         found[facts.count < starts.theta.shape[1]] = PixelStatus.TOO_FEW_POINTS
@@ -165,33 +170,44 @@ class PixelFit:
         return found
 
     def _solve(
-        self, pixels: np.ndarray, states: State, starts: Starts, facts: Facts, wanted: np.ndarray
+        self,
+        pixels: np.ndarray,
+        states: State,
+        starts: Starts,
+        points: Points,
+        problem: Problem,
+        wanted: np.ndarray,
     ) -> np.ndarray:
         """Run the wanted solves; says where sums of squares were enough."""
-        p = starts.theta.shape[1]
         left = wanted
-        quick = self.job.recipe.traceable and p <= MOST_PARAMETERS and wanted.size > FEW
-        problem = Problem(starts.lower, starts.upper, facts)
+        quick = self.job.recipe.traceable and starts.theta.shape[1] <= MOST_PARAMETERS and wanted.size > FEW
         if quick:
-            left = solve(self._quick(pixels, starts, problem), states, wanted, self.job.limit)
-            ended = left[states.status[left] != Status.RUNNING]
-            _begin_again(states, ended)
+            left = solve(self._quick(points, starts, problem), states, wanted, self.job.limit)
+            _begin_again(states, left[states.status[left] != Status.RUNNING])
         solve(self._exact(pixels, starts, problem), states, left, self.job.limit)
         well = np.full(pixels.size, quick)
         well[left] = False
         return well
 
-    def _quick(self, pixels: np.ndarray, starts: Starts, problem: Problem) -> Engine:
+    def _quick(self, points: Points, starts: Starts, problem: Problem) -> Engine:
         """By sums of squares and Cholesky factors."""
-        lanes, stack = self.lanes(LANES), self.stack
+        lanes = self.lanes(LANES)
 
-        def load(data: Any, places: np.ndarray, which: np.ndarray) -> Any:
-            columns = stack.columns(pixels[which])
-            return _filled(data, places, columns, lanes, axis=1)
+        def load(data: Points | None, places: np.ndarray, which: np.ndarray) -> Points:
+            def filled(values: np.ndarray, before: np.ndarray | None) -> np.ndarray:
+                if values.ndim == 1:
+                    return values
+                if before is None:
+                    return np.take(values, which, axis=1)
+                before[:, places] = values[:, which]
+                return before
 
-        def advance(state: State, data: Any, which: np.ndarray) -> tuple[State, np.ndarray]:
-            leaf = stack.leaf(data, stack.points)
-            fields = self.programs.sums(state.trial, leaf, self._scalars(starts.held[which]))
+            if data is None:
+                return jax.tree.map(lambda values: filled(values, None), points)
+            return jax.tree.map(filled, points, data)
+
+        def advance(state: State, data: Points, which: np.ndarray) -> tuple[State, np.ndarray]:
+            fields = self.programs.sums(state.trial, data, self._scalars(starts.held[which]))
             out = judge(state, fields, _at(problem, which), self._tolerances)
             return jax.tree.map(np.asarray, out)
 
@@ -203,7 +219,12 @@ class PixelFit:
 
         def load(data: Any, places: np.ndarray, which: np.ndarray) -> Any:
             columns = [self._whole(values) for values in stack.columns(pixels[which])]
-            return _filled(data, places, columns, lanes, axis=0)
+            if data is None:
+                return columns
+            for whole, part in zip(data, columns, strict=True):
+                if part.ndim == 2:
+                    whole[places] = part
+            return data
 
         def advance(state: State, data: Any, which: np.ndarray) -> tuple[State, np.ndarray]:
             leaf = stack.leaf(data, stack.points)
@@ -213,7 +234,7 @@ class PixelFit:
 
         return Engine(lanes, load, advance, (np.inf, np.inf), leaves=False)
 
-    def _triangles(self, theta: np.ndarray, leaf: Leaf, held: np.ndarray, scale2: np.ndarray) -> Any:
+    def _triangles(self, theta: Any, leaf: Leaf, held: np.ndarray, scale2: np.ndarray) -> Any:
         recipe, scalars = self.job.recipe, self._scalars(held)
         if recipe.traceable:
             return self.programs.triangles(theta, leaf, scalars)
@@ -223,12 +244,14 @@ class PixelFit:
             fields["matrix"][k] = without_noise_of(recipe, fields["matrix"][k], theta[k], float(scale2[k]))
         return fields
 
-    def _given(self, theta: np.ndarray, leaf: Leaf, held: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _given(self, theta: Any, leaf: Leaf, held: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Value (k, S) and derivatives (k, p, S) of a model that is called from Python."""
         shared = self.stack.leaf(self.stack.shared, 0)
         found = []
         for k in range(len(theta)):
-            one = jax.tree.map(lambda same, a, k=k: a if same else a[k], shared._replace(n=None), leaf._replace(n=None))
+            one = jax.tree.map(
+                lambda same, a, k=k: a if same else a[k], shared._replace(n=None), leaf._replace(n=None)
+            )
             one = one._replace(n=self.stack.points)
             found.append(self.programs.kernel.by_differences(theta[k], one, (held[k], self._constants)))
         f, jacobian = zip(*found, strict=True)
@@ -247,7 +270,7 @@ class PixelFit:
         lanes = LANES if pixels.size > FEW else EXACT_LANES
 
         def inverses(roots: np.ndarray, free: np.ndarray) -> np.ndarray:
-            return _in_lanes(lambda some: invert(roots[some], free[some]), lanes, np.arange(len(roots)))
+            return _in_lanes(lambda some: invert(roots[some], free[some]), lanes, len(roots))
 
         return spreads(
             equations,
@@ -261,15 +284,17 @@ class PixelFit:
             bread=job.recipe.layout.loss != "linear",
         )
 
-    def _sandwich(self, pixels: np.ndarray, theta: np.ndarray, held: np.ndarray) -> np.ndarray:
+    def _sandwich(self, pixels: np.ndarray, theta: Any, held: np.ndarray) -> np.ndarray:
         def some(these: np.ndarray) -> np.ndarray:
             columns = [self._whole(values) for values in self.stack.columns(pixels[these])]
             leaf = self.stack.leaf(columns, self.stack.points)
             if not self.job.recipe.traceable:
                 leaf = leaf._replace(given=self._given(theta[these], leaf, held[these]))
-            return np.asarray(self.programs.sandwich(theta[these], leaf, self._scalars(held[these]))["matrix"])
+            return np.asarray(
+                self.programs.sandwich(theta[these], leaf, self._scalars(held[these]))["matrix"]
+            )
 
-        return np.array(_in_lanes(some, self.lanes(EXACT_LANES), np.arange(pixels.size)))
+        return np.array(_in_lanes(some, self.lanes(EXACT_LANES), pixels.size))
 
     def _whole(self, values: np.ndarray) -> np.ndarray:
         """Columns (points, k) as padded rows (k, S); (points,) as (S,)."""
@@ -286,7 +311,7 @@ class PixelFit:
         return Tolerances(*map(np.float64, self.job.tolerances))
 
 
-def _begin(theta: np.ndarray) -> State:
+def _begin(theta: Any) -> State:
     """States (N, ...) that begin at theta (N, p)."""
     one = start(theta[0])
     states: State = jax.tree.map(lambda a: np.repeat(np.asarray(a)[None], len(theta), axis=0), one)
@@ -307,21 +332,14 @@ def _at(values: Any, which: np.ndarray) -> Any:
     return jax.tree.map(lambda a: a[which], values)
 
 
-def _in_lanes(function: Any, lanes: int, pixels: np.ndarray) -> Any:
-    """What a compiled function gives for all pixels, called with as many at a time as it was compiled for."""
-    parts = []
+def _runs(pixels: np.ndarray, lanes: int) -> Iterator[tuple[np.ndarray, int]]:
+    """Pixels by as many as there are lanes, the last ones repeated, and how many of each are no repetition."""
     for first in range(0, pixels.size, lanes):
         these = pixels[first : first + lanes]
-        out = function(np.resize(these, lanes))
-        parts.append(jax.tree.map(lambda a, n=these.size: np.asarray(a)[:n], out))
-    return jax.tree.map(lambda *values: np.concatenate(values), *parts)
+        yield np.resize(these, lanes), these.size
 
 
-def _filled(data: Any, places: np.ndarray, columns: Sequence[np.ndarray], lanes: int, axis: int) -> Any:
-    """Data of all lanes with these columns at these places."""
-    if data is None:
-        return list(columns)
-    for whole, part in zip(data, columns, strict=True):
-        if part.ndim == 2:
-            whole[(slice(None), places) if axis else places] = part
-    return data
+def _in_lanes(function: Any, lanes: int, count: int) -> np.ndarray:
+    """What a compiled function gives for all of so many pixels."""
+    parts = [np.asarray(function(these))[:n] for these, n in _runs(np.arange(count), lanes)]
+    return np.concatenate(parts)

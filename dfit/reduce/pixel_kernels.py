@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 import jax
@@ -14,7 +13,7 @@ import numpy as np
 from dfit.core.cholesky import inverse
 from dfit.core.drive import QUICK
 from dfit.core.kernel import Leaf, Scalars, as_given, leaf_kernel
-from dfit.core.pixels import judged, judged_exactly, sums, survey
+from dfit.core.pixels import Points, judged, judged_exactly, sums, survey
 from dfit.reduce.kernels import KERNELS_KEPT, Kernel, Recipe, kernel_for
 
 # Programs that know no model: one compilation for all of them.
@@ -26,8 +25,9 @@ invert = jax.jit(jax.vmap(inverse))
 class Programs(NamedTuple):
     """Compiled functions of one model, over lanes.
 
-    ``survey`` (pixels, scalars) and ``sums`` (theta, pixels, scalars) take points along the first axis and
-    lanes along the second; ``triangles`` and ``sandwich`` (theta, pixels, scalars) lanes along the first.
+    ``survey`` (pixels, scalars) takes and gives points along the first axis and lanes along the second,
+    ``sums`` (theta, points, scalars) takes them; ``triangles`` and ``sandwich`` (theta, pixels, scalars) take
+    lanes along the first axis.
     """
 
     kernel: Kernel
@@ -41,9 +41,7 @@ _programs: OrderedDict[tuple[Any, ...], Programs] = OrderedDict()
 _building = threading.Lock()
 
 
-def programs_for(
-    recipe: Recipe, constants: Mapping[str, np.ndarray], shared: Leaf, block: int
-) -> Programs:
+def programs_for(recipe: Recipe, constants: Mapping[str, np.ndarray], shared: Leaf, block: int) -> Programs:
     """The process's programs for a recipe.
 
     Parameters
@@ -74,17 +72,13 @@ def _build(recipe: Recipe, constants: Mapping[str, np.ndarray], shared: Leaf, bl
         )
 
     def whole(form: str) -> Any:
-        function = leaf_kernel(evaluate, replace_form(layout, form, block))
+        function = leaf_kernel(evaluate, layout._replace(form=form, block=block))
         mapped = jax.vmap(function, in_axes=(0, axes(0), scalars))
         return jax.jit(kernel.counted(mapped), compiler_options=QUICK)
 
-    by_point = jax.vmap(sums(evaluate, layout), in_axes=(0, axes(1), scalars))
-    facts = jax.vmap(survey(layout), in_axes=(axes(1)._replace(given=()), scalars))
+    points = Points(1, 1, axes(1).coords)
+    facts = jax.vmap(survey(layout), in_axes=(axes(1)._replace(given=()), scalars), out_axes=(0, points))
+    by_point = jax.vmap(sums(evaluate, layout), in_axes=(0, points, scalars))
     return Programs(
         kernel, jax.jit(facts), jax.jit(kernel.counted(by_point)), whole("triangle"), whole("sandwich")
     )
-
-
-def replace_form(layout: Any, form: str, block: int) -> Any:
-    """The layout of a kernel that takes a whole pixel in blocks of so many points."""
-    return layout._replace(form=form, block=block)

@@ -72,18 +72,18 @@ class Stack:
 
     def _whole(self, views: Sequence[np.ndarray]) -> np.ndarray:
         """Values (points,) of what all pixels share."""
-        first = (0,) * len(self.shape)
-        return np.concatenate([view[(..., *first)].ravel() for view in views])
+        first: Any = (0,) * len(self.shape)
+        return np.concatenate([view[(Ellipsis, *first)].ravel() for view in views])
 
     def columns(self, pixels: np.ndarray) -> list[np.ndarray]:
         """Values (points, k) of some pixels by column; (points,) of what all of them share."""
-        places = np.unravel_index(pixels, self.shape)
+        places: Any = np.unravel_index(pixels, self.shape)
         out = []
         for views, whole in zip(self._views, self._shared, strict=True):
             if whole is not None:
                 out.append(whole)
                 continue
-            taken = [view[(..., *places)].reshape(-1, pixels.size) for view in views]
+            taken = [view[(Ellipsis, *places)].reshape(-1, pixels.size) for view in views]
             out.append(taken[0] if len(taken) == 1 else np.concatenate(taken))
         return out
 
