@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from dfit.core.drive import QUICK
 from dfit.data.domain import Domain
 from dfit.data.glance import glance
 from dfit.errors import DataError, InputError
@@ -39,7 +40,9 @@ def start_of(model: Model, domain: Domain) -> dict[str, float]:
     if not valid.any():
         raise DataError(f"none of the {y.size} points looked at can be used: type p0= with numbers")
     with float64_on_cpu():
-        theta = np.asarray(jax.jit(lambda *given: func.start(*given))(y.astype(float), valid, *coords))
+        # Run once: most of its time is spent on compiling it.
+        start = jax.jit(lambda *given: func.start(*given), compiler_options=QUICK)
+        theta = np.asarray(start(y.astype(float), valid, *coords))
     return dict(zip(func.param_names, theta.tolist(), strict=True))
 
 

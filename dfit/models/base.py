@@ -98,6 +98,7 @@ class LibraryModel:
             raise self._no_start(
                 f"a sum with {' and '.join(shaped)}: only one of them may stand beside polynomials"
             )
+        coords = tuple(map(jnp.asarray, coords))
         own = [[coords[self.coords.index(name)] for name in one.coords] for one in addends]
         theta = initial_values(addends, jnp.where(valid, y, 0.0), valid, own)
         pairs = [self.bounds.get(name, (-math.inf, math.inf)) for name in self.param_names]
