@@ -18,7 +18,7 @@ from dfit.data.plan import Source, sources_of
 from dfit.model import Model
 from dfit.parameters import Parameters
 from dfit.prepare import tried_recipe
-from dfit.reduce.pixel_fit import PixelJob
+from dfit.reduce.pixel_answers import PixelJob
 from dfit.reduce.pixel_stack import Column
 from dfit.reduce.pixel_table import table_columns
 from dfit.reduce.pixel_task import MapJob, fit_chunk

@@ -16,7 +16,7 @@ from dfit.parameters import Parameters
 from dfit.pixel_status import SUCCESS
 from dfit.precision import float64_on_cpu
 from dfit.probe import NUMPY_ERRORS
-from dfit.reduce.pixel_fit import Answers, Starts
+from dfit.reduce.pixel_answers import Answers, Starts
 
 STATISTICS = ("nfev", "ndata", "nfree", "chisqr", "redchi", "aic", "bic", "rsquared")
 

@@ -13,7 +13,8 @@ import numpy as np
 from dfit.errors import FitFailed
 from dfit.parameters import Parameters
 from dfit.pixel_status import IN_WORDS, WITHOUT_ERROR, PixelStatus
-from dfit.reduce.pixel_fit import PixelFit, PixelJob, Starts
+from dfit.reduce.pixel_answers import PixelJob, Starts
+from dfit.reduce.pixel_fit import PixelFit
 from dfit.reduce.pixel_stack import Column, Stack
 from dfit.reduce.pixel_table import table_of
 

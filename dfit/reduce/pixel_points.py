@@ -1,0 +1,109 @@
+"""The points of a stack of pixels, ready for the compiled programs: sums of some pixels at their thetas."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from dfit.core.kernel import Leaf, Scalars
+from dfit.core.pixels import Facts, Points
+from dfit.reduce.pixel_answers import EXACT_LANES, PixelJob, in_lanes, runs
+from dfit.reduce.pixel_kernels import Programs, programs_for
+from dfit.reduce.pixel_stack import Stack
+
+LANE_BYTES = 64 << 20
+
+
+class PixelPoints:
+    """Sums of the pixels of a stack, for a model.
+
+    Parameters
+    ----------
+    room : points of the largest stack, where several share their compiled programs.
+    """
+
+    def __init__(
+        self, job: PixelJob, constants: Mapping[str, np.ndarray], stack: Stack, room: int | None = None
+    ) -> None:
+        self.job, self.stack = job, stack
+        self._constants = dict(constants)
+        self._room = room or stack.points
+        self._block = min(job.recipe.layout.block, 1 << max(self._room - 1, 1).bit_length())
+        self._padded = -(-self._room // self._block) * self._block
+        shared = stack.leaf(stack.shared, 0)
+        self.programs: Programs = programs_for(job.recipe, self._constants, shared, self._block)
+
+    def lanes(self, wanted: int) -> int:
+        """A number of lanes, fewer where pixels have very many points."""
+        size = self._padded * 8 * 2
+        return max(1, min(wanted, 1 << max(LANE_BYTES // size, 1).bit_length() - 1))
+
+    def survey(self, pixels: np.ndarray, wanted: int) -> tuple[Facts, Points]:
+        """What the data of each pixel are, and their points for `sums`, pixels along the last axis."""
+        lanes, none = self.lanes(wanted), np.empty((0,))
+        facts: list[Facts] = []
+        points: list[Points] = []
+        for these, n in runs(pixels, lanes):
+            columns = [self._filled(values, self._room) for values in self.stack.columns(these)]
+            leaf = self.stack.leaf(columns, self.stack.points)
+            one, ready = self.programs.survey(leaf, self._scalars(np.broadcast_to(none, (lanes, 0))))
+            facts.append(jax.tree.map(lambda a, n=n: np.asarray(a)[:n], one))
+            points.append(
+                jax.tree.map(lambda a, n=n: np.asarray(a)[..., :n] if a.ndim == 2 else np.asarray(a), ready)
+            )
+        joined = jax.tree.map(lambda *a: np.concatenate(a, axis=1) if a[0].ndim == 2 else a[0], *points)
+        return jax.tree.map(lambda *a: np.concatenate(a), *facts), joined
+
+    def sums(self, theta: Any, points: Points, held: np.ndarray) -> dict[str, Any]:
+        """Sums of squares (lanes, ...), see `dfit.core.pixels.sums`."""
+        return self.programs.sums(theta, points, self._scalars(held))
+
+    def rows(self, pixels: np.ndarray) -> list[np.ndarray]:
+        """Columns of some pixels for `triangles`: (lanes, S), or (S,) of what all pixels share."""
+        return [np.ascontiguousarray(self._filled(v, self._padded).T) for v in self.stack.columns(pixels)]
+
+    def triangles(self, theta: Any, rows: Sequence[np.ndarray], held: np.ndarray) -> dict[str, Any]:
+        """Triangles of J and r (lanes, ...), see `dfit.core.kernel.leaf_kernel`."""
+        return self.programs.triangles(theta, self._leaf(theta, rows, held), self._scalars(held))
+
+    def sandwich(self, pixels: np.ndarray, theta: Any, held: np.ndarray) -> np.ndarray:
+        """Both sums of a robust covariance (k, 2, p, p) of some pixels."""
+
+        def some(these: np.ndarray) -> Any:
+            leaf = self._leaf(theta[these], self.rows(pixels[these]), held[these])
+            return self.programs.sandwich(theta[these], leaf, self._scalars(held[these]))["matrix"]
+
+        return np.array(in_lanes(some, self.lanes(EXACT_LANES), pixels.size))
+
+    def _leaf(self, theta: Any, rows: Sequence[np.ndarray], held: np.ndarray) -> Leaf:
+        leaf = self.stack.leaf(rows, self.stack.points)
+        if self.job.recipe.traceable:
+            return leaf
+        return leaf._replace(given=self._given(theta, leaf, held))
+
+    def _given(self, theta: Any, leaf: Leaf, held: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Value (k, S) and derivatives (k, p, S) of a model that is called from Python."""
+        shared = self.stack.leaf(self.stack.shared, 0)
+        found = []
+        for k in range(len(theta)):
+            one = jax.tree.map(
+                lambda same, a, k=k: a if same else a[k], shared._replace(n=None), leaf._replace(n=None)
+            )
+            one = one._replace(n=self.stack.points)
+            found.append(self.programs.kernel.by_differences(theta[k], one, (held[k], self._constants)))
+        f, jacobian = zip(*found, strict=True)
+        return np.stack(f), np.stack(jacobian)
+
+    def _filled(self, values: np.ndarray, length: int) -> np.ndarray:
+        """Columns (points, ...) with zeros up to a length."""
+        if len(values) == length:
+            return values
+        out = np.zeros((length, *values.shape[1:]), values.dtype)
+        out[: len(values)] = values
+        return out
+
+    def _scalars(self, held: np.ndarray) -> Scalars:
+        return Scalars(self.job.sigma, self.job.f_scale, False, (held, self._constants))
