@@ -53,29 +53,26 @@ def solve(engine: Engine, states: State, pixels: Sequence[int] | np.ndarray, lim
     if not waiting:
         return np.array(left, int)
     held = np.array([waiting.pop() for _ in range(min(engine.lanes, len(waiting)))])
-    busy = np.arange(engine.lanes) < held.size
+    running = np.arange(engine.lanes) < held.size
     held = np.resize(held, engine.lanes)  # a lane without a problem repeats another one's
     state = jax.tree.map(lambda a: a[held], states)
     data = engine.load(None, np.arange(engine.lanes), held)
-    while busy.any():
+    while running.any():
         state, condition = engine.advance(state, data, held)
         over = (state.status != Status.RUNNING) | (state.evaluations >= limit)
         rough = condition > np.where(over, *engine.roughest[::-1])
-        ended = busy & (over | rough)
-        few = not waiting and engine.leaves and (busy & ~ended).sum() <= LEFT_AT * engine.lanes
-        if few:
-            ended = busy
-        if ended.sum() < min(CHANGED_AT * engine.lanes, busy.sum()) and not few:
-            continue
-        lanes = np.flatnonzero(ended)
-        for whole, part in zip(jax.tree.leaves(states), jax.tree.leaves(state), strict=True):
-            whole[held[lanes]] = part[lanes]
+        ended = running & (over | rough)
+        if not waiting and engine.leaves and (running & ~ended).sum() <= LEFT_AT * engine.lanes:
+            ended = running
         left += held[ended & (rough | ~over)].tolist()
-        lanes = lanes[: len(waiting)]
-        busy &= ~ended
-        if lanes.size:
+        # At once, because an idle lane goes on: past its limit, say.
+        _keep(states, held[ended], state, ended)
+        running = running & ~ended
+        lanes = np.flatnonzero(~running)
+        if waiting and (lanes.size >= CHANGED_AT * engine.lanes or not running.any()):
+            lanes = lanes[: len(waiting)]
             held[lanes] = [waiting.pop() for _ in range(lanes.size)]
-            busy[lanes] = True
+            running[lanes] = True
             new = jax.tree.map(lambda whole, which=held[lanes]: whole[which], states)
             state = jax.tree.map(lambda now, one, at=lanes: _changed(now, at, one), state, new)
             data = engine.load(data, lanes, held[lanes])
@@ -86,3 +83,10 @@ def _changed(values: np.ndarray, lanes: np.ndarray, new: np.ndarray) -> np.ndarr
     out = np.array(values)
     out[lanes] = new
     return out
+
+
+def _keep(states: State, pixels: np.ndarray, state: State, ended: np.ndarray) -> None:
+    """Write where some lanes have ended."""
+    if pixels.size:
+        for whole, part in zip(jax.tree.leaves(states), jax.tree.leaves(state), strict=True):
+            whole[pixels] = part[ended]
