@@ -106,7 +106,7 @@ def test_nothing_is_loaded_where_no_pixel_is_asked_for():
 @pytest.mark.parametrize("lanes", [1, 8, 33, 48, 60, 100])
 def test_limit_of_evaluations_ends_a_pixel_that_runs(lanes, limit, alone):
     found, left, _ = ran(lanes, limit=limit)
-    done = NEED <= limit
+    done = limit >= NEED
     np.testing.assert_array_equal(found.status == Status.OFFSET, done)
     np.testing.assert_array_equal(found.evaluations, np.minimum(NEED, limit))
     assert left.size == 0
