@@ -59,8 +59,7 @@ def solve(engine: Engine, states: State, pixels: Sequence[int] | np.ndarray, lim
     data = engine.load(None, np.arange(engine.lanes), held)
     while running.any():
         state, condition = engine.advance(state, data, held)
-        over = (state.status != Status.RUNNING) | (state.evaluations >= limit)
-        rough = condition > np.where(over, *engine.roughest[::-1])
+        over, rough = verdict(state, condition, engine.roughest, limit)
         ended = running & (over | rough)
         if not waiting and engine.leaves and (running & ~ended).sum() <= LEFT_AT * engine.lanes:
             ended = running
@@ -77,6 +76,14 @@ def solve(engine: Engine, states: State, pixels: Sequence[int] | np.ndarray, lim
             state = jax.tree.map(lambda now, one, at=lanes: _changed(now, at, one), state, new)
             data = engine.load(data, lanes, held[lanes])
     return np.array(left, int)
+
+
+def verdict(
+    state: State, condition: np.ndarray, roughest: tuple[float, float], limit: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Which solves are over, and which are beyond the condition that their engine can bear, see `Engine`."""
+    over = (state.status != Status.RUNNING) | (state.evaluations >= limit)
+    return over, condition > np.where(over, *roughest[::-1])
 
 
 def _changed(values: np.ndarray, lanes: np.ndarray, new: np.ndarray) -> np.ndarray:

@@ -80,19 +80,20 @@ def combine(a: Sums, b: Sums, form: str) -> Sums:
         a.count + b.count,
         a.lag + b.lag,
         a.counts + b.counts,
-        _merge_moments(a.moments, b.moments),
+        merge_moments(a.moments, b.moments),
         groups,
     )
 
 
-def _merge_moments(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+def merge_moments(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Moments (..., 5) of the points of ``a`` and ``b``."""
     # Chan, Golub & LeVeque 1983
-    weight = a[0] + b[0]
-    part = b[0] / weight if weight > 0 else 0.0
-    gap = b[1:3] - a[1:3]
-    mean = a[1:3] + gap * part
-    about_mean = a[3] + b[3] + (gap @ gap) * a[0] * part
-    return np.array([weight, mean[0], mean[1], about_mean, a[4] + b[4]])
+    weight = a[..., 0] + b[..., 0]
+    part = b[..., 0] / np.where(weight > 0, weight, 1.0)
+    gap = b[..., 1:3] - a[..., 1:3]
+    mean = a[..., 1:3] + gap * part[..., None]
+    about_mean = a[..., 3] + b[..., 3] + (gap**2).sum(axis=-1) * a[..., 0] * part
+    return np.stack([weight, mean[..., 0], mean[..., 1], about_mean, a[..., 4] + b[..., 4]], axis=-1)
 
 
 def equations(sums: Sums, form: str, scale2: float) -> Equations:
