@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import platform
 import re
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cache
 from importlib.metadata import version
@@ -14,6 +15,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from dfit.data.domain import Domain
 from dfit.data.drawing import Share
 from dfit.data.plan import chunk_grid
 from dfit.data.subset import SamplePlan
@@ -28,6 +30,7 @@ from dfit.warm_settings import Warmup
 PACKAGES = ("dfit", "jax", "jaxlib", "numpy", "scipy")
 LOOKED_AT = ("content", "tokens")  # of the data: what decides is whether the first is another one
 NAME = "name of the data"
+OTHER_MODEL = "the model computes something else"
 OF_DASK = re.compile(r"-[0-9a-f]{32}$|-[0-9a-f-]{36}$")  # a name that xarray takes from a dask array
 PROBED = 1024  # points of a chunk whose content is looked at
 TOLERANCES = ("tol", "ftol", "xtol", "gtol")
@@ -70,23 +73,7 @@ def identity_of(prepared: Prepared, settings: Settings, warmup: Warmup | None) -
             "content to compare, such as an open file or a generator. Type: constants={'name': array} for what "
             "it reads, or checkpoint=None"
         )
-    y = domain.data
-    data = {
-        "shape of the data": str(dict(y.sizes)),
-        "dtype of the data": str(y.dtype),
-        "chunks of the data": Digest().of(chunk_grid(domain)),
-        "skipna": str(domain.skipna),
-        "coordinates": ", ".join(domain.coords),
-    }
-    if y.name is not None and not OF_DASK.search(str(y.name)):
-        data[NAME] = str(y.name)
-    beside = {"sigma": domain.sigma, "where": domain.where}
-    named = {f"coordinate {name}": array for name, array in domain.coords.items()} | beside
-    named |= {"values of the data": y, "groups": None if prepared.groups is None else prepared.groups.array}
-    data |= {name: _kind(array) for name, array in named.items()}
-    lazy = [a.data.name for a in named.values() if isinstance(a, xr.DataArray) and a.chunks is not None]
-    data["tokens"] = Digest().of(lazy)
-    data["time axes"] = repr(sorted(domain.time.items()))
+    data = data_of(domain, None if prepared.groups is None else prepared.groups.array)
     chosen = {
         "loss": settings.loss,
         "f_scale": float(settings.f_scale).hex(),
@@ -105,7 +92,29 @@ def identity_of(prepared: Prepared, settings: Settings, warmup: Warmup | None) -
     return Identity(model, data, chosen, values, tuple(p.names), seeds)
 
 
-def _kind(array: Any) -> str:
+def data_of(domain: Domain, groups: Any = None) -> dict[str, str]:
+    """The data of a fit in words and fingerprints: what is in memory by content, nothing of y is read."""
+    y = domain.data
+    data = {
+        "shape of the data": str(dict(y.sizes)),
+        "dtype of the data": str(y.dtype),
+        "chunks of the data": Digest().of(chunk_grid(domain)),
+        "skipna": str(domain.skipna),
+        "coordinates": ", ".join(domain.coords),
+    }
+    if y.name is not None and not OF_DASK.search(str(y.name)):
+        data[NAME] = str(y.name)
+    beside = {"sigma": domain.sigma, "where": domain.where}
+    named = {f"coordinate {name}": array for name, array in domain.coords.items()} | beside
+    named |= {"values of the data": y, "groups": groups}
+    data |= {name: kind_of(array) for name, array in named.items()}
+    lazy = [a.data.name for a in named.values() if isinstance(a, xr.DataArray) and a.chunks is not None]
+    data["tokens"] = Digest().of(lazy)
+    data["time axes"] = repr(sorted(domain.time.items()))
+    return data
+
+
+def kind_of(array: Any) -> str:
     """An array by content, where it is in memory; what is known without reading it, where it is lazy."""
     if not isinstance(array, xr.DataArray):
         return repr(array)
@@ -141,13 +150,9 @@ def changes(found: Snapshot, now: Identity) -> list[str]:
     """What is not as it was when a snapshot was written, a sentence each."""
     if found.names != now.names:
         return [f"the parameters were {', '.join(found.names)}, now {', '.join(now.names)}"]
-    told = [] if _same_model(found, now) else ["the model computes something else"]
-    for then, current in ((found.data, now.data), (found.settings, now.settings)):
-        for name in sorted({*then, *current}):
-            before, after = then.get(name), current.get(name)
-            unnamed = name == NAME and None in (before, after)
-            if before != after and name not in LOOKED_AT and not unnamed:
-                told.append(_change(name, before, after))
+    same = same_model(found.model, found.environment, now.model)
+    told = [] if same else [OTHER_MODEL]
+    told += differences(found.data, now.data) + differences(found.settings, now.settings)
     stored = dict(zip(now.values, (found.p0, found.lower, found.upper, found.fixed), strict=True))
     for name, values in now.values.items():
         for k, parameter in enumerate(now.names):
@@ -157,11 +162,22 @@ def changes(found: Snapshot, now: Identity) -> list[str]:
     return told
 
 
-def _same_model(found: Snapshot, now: Identity) -> bool:
+def same_model(then: Mapping[str, str], environment_then: Mapping[str, str], now: Mapping[str, str]) -> bool:
     """Whether the program is the same; of other packages, which may trace another one, whether the code is."""
-    if found.model["program"] == now.model["program"]:
+    if then["program"] == now["program"]:
         return True
-    return found.environment != environment() and found.model.get("code") == now.model["code"]
+    return environment_then != environment() and then.get("code") == now["code"]
+
+
+def differences(then: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
+    """What of two descriptions is not the same, a sentence each."""
+    told = []
+    for name in sorted({*then, *now}):
+        before, after = then.get(name), now.get(name)
+        unnamed = name == NAME and None in (before, after)
+        if before != after and name not in LOOKED_AT and not unnamed:
+            told.append(_change(name, before, after))
+    return told
 
 
 def _change(name: str, before: str | None, after: str | None) -> str:

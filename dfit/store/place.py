@@ -116,7 +116,7 @@ class Bucket:
         try:
             self._files, self._root = fsspec.core.url_to_fs(self.path)
         except (ImportError, ValueError) as error:
-            raise InputError(f"the checkpoint {url!r} cannot be reached: {error}") from error
+            raise InputError(f"{url!r} cannot be reached: {error}") from error
 
     def names(self) -> list[str]:
         with self._asked("listed", ""):
