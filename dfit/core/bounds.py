@@ -84,15 +84,15 @@ def _search(solve: Solve, theta: jax.Array, lower: jax.Array, upper: jax.Array, 
         step, full = solve(now.held, now.shift)
         crossing = ~now.held & ((step < below) | (step > above))
         leaving = crossing & jnp.where(step < 0, below == 0, above == 0)
-        first = now.first & jnp.any(leaving)
+        first = now.first & jnp.any(leaving, axis=0)
         out = jnp.where(first, leaving, crossing)
         shift = jnp.where(out, jnp.clip(step, below, above), now.shift)
         inside = jnp.where(now.first, step, now.inside)
-        return _Search(now.held | out, shift, step, full, first, inside, jnp.any(out))
+        return _Search(now.held | out, shift, step, full, first, inside, jnp.any(out, axis=0))
 
-    zero, yes = jnp.zeros_like(theta), jnp.asarray(True)
+    zero, yes = jnp.zeros_like(theta), jnp.ones(theta.shape[1:], bool)
     start = _Search(~free, zero, zero, yes, yes, zero, yes)
-    return jax.lax.while_loop(lambda now: now.unsettled, hold, start)
+    return jax.lax.while_loop(lambda now: jnp.any(now.unsettled), hold, start)
 
 
 def _land(
@@ -110,7 +110,7 @@ def _cut(
     """The trial and the step, shortened to end at the first bound on the way."""
     room = jnp.where(step < 0, lower - theta, upper - theta)
     part = jnp.where(step == 0, jnp.inf, room / jnp.where(step == 0, 1.0, step))
-    share = jnp.minimum(1.0, jnp.min(part))
+    share = jnp.minimum(1.0, jnp.min(part, axis=0))
     trial = jnp.clip(theta + share * step, lower, upper)
     hit = (part <= share) & (step != 0)
     trial = jnp.where(hit & (step < 0), lower, trial)

@@ -1,8 +1,8 @@
 """The trust-region subproblem through Cholesky factors of J^T J, for thousands of small problems at once.
 
 The same answers as `dfit.core.subproblem` where the columns of J, scaled to norm 1, have a condition well
-below 1e8: squaring it costs twice its digits.  In return no LAPACK is called.  Every number is one scalar,
-which `jax.vmap` turns into a vector over all problems, so that the processor's vector units do the algebra of
+below 1e8: squaring it costs twice its digits.  In return no LAPACK is called: every entry of a small matrix is
+an array over all problems, which are the last axis, so that the processor's vector units do the algebra of
 several problems with one instruction.
 
     J^T J = N C N, N = diag(column norms), C = L L^T;   |U^T r| = |L^-1 N^-1 J^T r|
@@ -19,7 +19,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from dfit.core.subproblem import SECULAR_ROUNDS, Algebra, one_if_zero
+from dfit.core.subproblem import SECULAR_ROUNDS, Algebra, choose, one_if_zero
 
 Row = list[jax.Array]
 # Below this part of a column's square its pivot is rounding: 1 - R^2 on the columns before it.
@@ -80,22 +80,6 @@ def root_of(pairs: Sequence[jax.Array], size: int) -> jax.Array:
     return jnp.stack([jnp.stack([rows[j][i] if i <= j else zero for j in range(size)]) for i in range(size)])
 
 
-def condition(root: jax.Array) -> jax.Array:
-    """Condition of the column-scaled Jacobian part of a root, about; inf without full rank.
-
-    The smallest pivot is at least the smallest eigenvalue, and not far above it with few columns.
-    """
-    square, _ = gram(root[:, :-1], root[:, -1])
-    found = factor(square)
-    parts = [
-        row[-1] / one_if_zero(jnp.sqrt(entries[-1])) for row, entries in zip(found.rows, square, strict=True)
-    ]
-    smallest = parts[0]
-    for part in parts[1:]:
-        smallest = jnp.minimum(smallest, part)
-    return jnp.where(smallest > 0, 1 / one_if_zero(smallest), jnp.inf)
-
-
 def inverse(root: jax.Array, free: jax.Array) -> jax.Array:
     """(J^T J)^-1 of the free columns (p, p), zero in the rows and columns of the others."""
     square, _ = gram(root[:, :-1] * free, root[:, -1])
@@ -107,19 +91,26 @@ def inverse(root: jax.Array, free: jax.Array) -> jax.Array:
 
 def gram(jacobian: jax.Array, residual: jax.Array) -> tuple[list[Row], Row]:
     """Scalars of J^T J, by rows up to the diagonal, and of J^T r (p,)."""
-    m, p = jacobian.shape
+    m, p = jacobian.shape[:2]
     columns = [[jacobian[k, i] for k in range(m)] for i in range(p)]
     last = [residual[k] for k in range(m)]
     square = [[_dot(columns[i], columns[j]) for j in range(i + 1)] for i in range(p)]
     return square, [_dot(column, last) for column in columns]
 
 
-def projection(jacobian: jax.Array, residual: jax.Array, weights: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """As `subproblem.projection`; weights do not change it."""
+def projection(
+    jacobian: jax.Array, residual: jax.Array, weights: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """As `subproblem.projection`; the condition is that of the smallest pivot, which is not far from it."""
     square, along = gram(jacobian, residual)
     found = factor(square)
     part = forward(found, along)
-    return _dot(part, part), jnp.sum(jnp.stack(found.inverse) > 0, dtype=jnp.float64)
+    rank = jnp.sum(jnp.stack(found.inverse) > 0, axis=0, dtype=jnp.float64)
+    smallest = jnp.ones(())
+    for row, entries in zip(found.rows, square, strict=True):
+        share = row[-1] / one_if_zero(jnp.sqrt(entries[-1]))
+        smallest = jnp.minimum(smallest, jnp.where(entries[-1] > 0, share, 1.0))
+    return _dot(part, part), rank, jnp.where(smallest > 0, 1 / one_if_zero(smallest), jnp.inf)
 
 
 class _Search(NamedTuple):
@@ -139,8 +130,8 @@ def restricted_step(
 ) -> tuple[jax.Array, jax.Array]:
     """As `subproblem.restricted_step`: (J^T J + m W^2) s = J^T r, for the m >= 0 at which |W s| = radius."""
     square, along = gram(jnp.where(held, 0.0, jacobian), residual - jnp.sum(jacobian * shift, axis=1))
-    room = jnp.sqrt(jnp.maximum(radius**2 - jnp.sum((weights * shift) ** 2), 0.0))
-    sizes = [weights[i] for i in range(weights.size)]
+    room = jnp.sqrt(jnp.maximum(radius**2 - jnp.sum((weights * shift) ** 2, axis=0), 0.0))
+    sizes = [weights[i] for i in range(weights.shape[0])]
     square = [[a / (sizes[i] * sizes[j]) for j, a in enumerate(row)] for i, row in enumerate(square)]
     along = [g / w for g, w in zip(along, sizes, strict=True)]
 
@@ -151,18 +142,17 @@ def restricted_step(
         again = forward(found, z)
         # Newton on 1 / |z| - 1 / radius, see `subproblem._secular`
         grow = (size - room) / one_if_zero(room) * (size * size) / one_if_zero(_dot(again, again))
-        return _Search(now.m + jnp.maximum(grow, 0.0), jnp.stack(z), size, now.rounds + 1)
+        new = _Search(now.m + jnp.maximum(grow, 0.0), jnp.stack(z), size, now.rounds + 1)
+        return choose(unfinished(now), new, now)
 
     def unfinished(now: _Search) -> jax.Array:
         beyond = (now.size > (1 + 1e-12) * room) & (room > 0)
         return (now.rounds == 0) | (beyond & (now.rounds < SECULAR_ROUNDS))
 
     zero = jnp.zeros_like(radius)
-    last = jax.lax.while_loop(
-        unfinished, improve, _Search(zero, jnp.zeros_like(weights), zero, jnp.asarray(0))
-    )
-    full = last.size <= room
-    full &= last.rounds == 1
+    first = _Search(zero, jnp.zeros_like(weights), zero, jnp.zeros(radius.shape, jnp.int32))
+    last = jax.lax.while_loop(lambda now: jnp.any(unfinished(now)), improve, first)
+    full = (last.size <= room) & (last.rounds == 1)
     share = jnp.where(last.size > 0, jnp.minimum(1.0, room / one_if_zero(last.size)), 0.0)
     return jnp.where(held, shift, share * last.z / weights), full
 

@@ -11,6 +11,9 @@ from dfit.core.bounds import pressed
 from dfit.core.covariance import covariance
 from dfit.core.equations import Equations
 
+# Smallest eigenvalue of a bread of unit diagonal that leaves half the digits to its inverse.
+CLEARLY_POSITIVE = 1e-7
+
 
 class Spread(NamedTuple):
     """How well the p varying parameters of N pixels are determined.
@@ -55,18 +58,18 @@ def spreads(
     downhill = np.einsum("nij,ni->nj", root[..., :-1], root[..., -1])
     at_lower, at_upper = pressed(theta, downhill, lower, upper)
     free = ~(at_lower | at_upper)
+    held = ~free
     matrix = np.array(invert(root, free))
+    if sandwich is not None:
+        matrix = _sandwiches(matrix, sandwich, free, bread)
     nfree = np.rint(equations.count).astype(np.int64) - free.sum(axis=1)
-    one_by_one = ~well | (matrix[:, range(free.shape[1]), range(free.shape[1])] <= 0).any(1) & free.any(1)
+    regular = well & (held | (np.diagonal(matrix, axis1=1, axis2=2) > 0)).all(axis=1)
     if sandwich is None and not absolute_sigma:
         with np.errstate(divide="ignore", invalid="ignore"):
             matrix *= np.where(nfree > 0, 2 * equations.cost / nfree, np.nan)[:, None, None]
-    if sandwich is not None:
-        one_by_one[:] = True
-    held = ~free
     matrix[held[:, :, None] | held[:, None, :]] = np.nan
     undetermined = np.zeros(len(theta), bool)
-    for k in np.flatnonzero(one_by_one):
+    for k in np.flatnonzero(~regular):
         at = Equations(*(values[k] for values in equations))
         found = covariance(
             at,
@@ -79,3 +82,32 @@ def spreads(
         )
         matrix[k], nfree[k], undetermined[k] = found.matrix, found.nfree, found.undetermined.any()
     return Spread(matrix, nfree, undetermined)
+
+
+def _sandwiches(inverse: np.ndarray, sandwich: np.ndarray, free: np.ndarray, bread: bool) -> np.ndarray:
+    """A^-1 B A^-1 (N, p, p) of the free parameters, NaN where A is not clearly positive.
+
+    A is the bread, or what has ``inverse`` (N, p, p); a small or negative eigenvalue asks for the singular values.
+    """
+    both = np.where((free[:, :, None] & free[:, None, :])[:, None], sandwich, 0.0)
+    both[~np.isfinite(both).all(axis=(1, 2, 3))] = 0.0
+    if bread:
+        inverse = _inverses(both[:, 0], free)
+    matrix = inverse @ both[:, 1] @ inverse
+    return 0.5 * (matrix + np.swapaxes(matrix, 1, 2))
+
+
+def _inverses(matrices: np.ndarray, free: np.ndarray) -> np.ndarray:
+    """Inverses (N, p, p) of the free part of positive matrices, NaN where one is not, or loses half its digits."""
+    variances = np.where(free, np.diagonal(matrices, axis1=1, axis2=2), 1.0)
+    positive = (variances > 0).all(axis=1)
+    scale = np.sqrt(np.where(positive[:, None], variances, 1.0))
+    unit = np.eye(free.shape[1])
+    scaled = np.where(positive[:, None, None], matrices / scale[:, :, None] / scale[:, None, :], unit)
+    scaled += unit * ~free[:, :, None]
+    clear = positive & (np.linalg.eigvalsh(scaled)[:, 0] > CLEARLY_POSITIVE)
+    inverse = (
+        np.linalg.inv(np.where(clear[:, None, None], scaled, unit)) / scale[:, :, None] / scale[:, None, :]
+    )
+    inverse[~clear] = np.nan
+    return inverse

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from dfit.core.cholesky import BY_CHOLESKY, condition, root_of
+from dfit.core.cholesky import BY_CHOLESKY, root_of
 from dfit.core.equations import Equations
 from dfit.core.kernel import (
     Evaluate,
@@ -31,7 +31,7 @@ from dfit.core.kernel import (
 )
 from dfit.core.state import State, Status, Tolerances
 from dfit.core.subproblem import BY_SVD, choose
-from dfit.core.trust_region import step
+from dfit.core.trust_region import Geometry, advance, geometry, step
 
 # Squares of derivatives lose digits of a step with the square of the condition: enough is left to go on.
 ROUGH = 1e6
@@ -61,22 +61,26 @@ class Problem(NamedTuple):
     facts: Facts
 
 
-def survey(layout: Layout) -> Callable[[Leaf, Scalars], tuple[Facts, Points]]:
-    """Function (pixel, scalars) -> what its data are, and its points for `sums`."""
+def survey(layout: Layout) -> Callable[[Leaf, Scalars], tuple[jax.Array, jax.Array, Points]]:
+    """Function (pixel, scalars) -> count and moments of `Facts`, and the points for `sums`."""
 
-    def kernel(pixel: Leaf, scalars: Scalars) -> tuple[Facts, Points]:
-        masks = masks_of(pixel, jnp.arange(pixel.y.shape[0]))
-        valid = masks.valid
-        reasons = [jnp.sum(reason, dtype=jnp.float64) for reason in (*masks.drops, *masks.faults)]
+    def kernel(pixel: Leaf, scalars: Scalars) -> tuple[jax.Array, jax.Array, Points]:
+        valid = masks_of(pixel, jnp.arange(pixel.y.shape[0])).valid
         root_weight = jnp.where(valid, root_weight_of(pixel, valid, scalars), 0.0)
         y = jnp.where(valid, wide(pixel.y), 0.0)
         count = jnp.sum(valid, dtype=jnp.float64) * (2 if layout.is_complex else 1)
-        facts = Facts(count, jnp.stack(reasons), moments_of(y, root_weight**2, jnp.zeros(5)))
+        moments = moments_of(y, root_weight**2, jnp.zeros(5))
         # The model is called there, too, though nothing comes of it.
         coords = tuple(jnp.where(jnp.isfinite(wide(c)), wide(c), 0.0) for c in pixel.coords)
-        return facts, Points(y, root_weight, coords)
+        return count, moments, Points(y, root_weight, coords)
 
     return kernel
+
+
+def reasons(pixel: Leaf) -> jax.Array:
+    """How many points do not count, by reason (DROPS + FAULTS,)."""
+    masks = masks_of(pixel, jnp.arange(pixel.y.shape[0]))
+    return jnp.stack([jnp.sum(reason, dtype=jnp.float64) for reason in (*masks.drops, *masks.faults)])
 
 
 def sums(evaluate: Evaluate, layout: Layout) -> Callable[[jax.Array, Points, Scalars], dict[str, jax.Array]]:
@@ -112,27 +116,38 @@ def _sums_of(layout: Layout, rows: Rows) -> list[jax.Array]:
     return [*(jnp.sum(a * b) for i, a in enumerate(parts) for b in parts[i:]), *beside]
 
 
-def judged(
-    state: State, fields: dict[str, jax.Array], problem: Problem, tolerances: Tolerances
-) -> tuple[State, jax.Array]:
-    """The next state by sums of squares, and the condition of its equations; an ended one stays as it is."""
-    p = problem.lower.size
+class Lane(NamedTuple):
+    """A solve by sums of squares, and the geometry at its theta; problems are the last axis of all arrays."""
+
+    state: State
+    here: Geometry
+
+
+def begun(state: State, problem: Problem) -> Lane:
+    """Lanes of states that may stand anywhere."""
+    return Lane(state, geometry(state.equations, state.theta, problem.lower, problem.upper, BY_CHOLESKY))
+
+
+def judged(lane: Lane, fields: dict[str, jax.Array], problem: Problem, tolerances: Tolerances) -> Lane:
+    """The next state by sums of squares; an ended one stays as it is, and at a start nothing is known."""
+    p = problem.lower.shape[0]
+    nothing = jax.tree.map(jnp.zeros_like, lane.here)._replace(free=jnp.ones_like(lane.here.free))
+    here = choose(lane.state.evaluations == 0, nothing, lane.here)
     pairs = [fields["matrix"][k] for k in range((p + 1) * (p + 2) // 2)]
     equations = _equations(root_of(pairs, p + 1), fields, problem.facts)
-    after = step(state, equations, problem.lower, problem.upper, tolerances, BY_CHOLESKY)
-    after = choose(state.status == Status.RUNNING, after, state)
-    return after, condition(after.equations.root)
+    after = advance(lane.state, here, equations, problem.lower, problem.upper, tolerances, BY_CHOLESKY)
+    return choose(lane.state.status == Status.RUNNING, Lane(*after), lane)
 
 
 def judged_exactly(
     state: State, fields: dict[str, jax.Array], problem: Problem, tolerances: Tolerances
 ) -> tuple[State, jax.Array]:
-    """The same by triangles: no condition is too high."""
+    """The same by triangles, of one problem, for which no condition is too high: 1."""
     equations = _equations(fields["matrix"], fields, problem.facts)
     after = step(state, equations, problem.lower, problem.upper, tolerances, BY_SVD)
-    return choose(state.status == Status.RUNNING, after, state), jnp.zeros(())
+    return choose(state.status == Status.RUNNING, after, state), jnp.ones(())
 
 
 def _equations(root: jax.Array, fields: dict[str, jax.Array], facts: Facts) -> Equations:
-    finite = jnp.isfinite(fields["cost"]) & jnp.all(jnp.isfinite(fields["matrix"]))
+    finite = jnp.isfinite(fields["cost"])  # and the root, which the solver looks at
     return Equations(root, fields["cost"], fields["psi2"], facts.moments[4], facts.count, finite)

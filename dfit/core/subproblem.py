@@ -26,7 +26,7 @@ SECULAR_ROUNDS = 60
 class Algebra(NamedTuple):
     """How the linear algebra of a step is done."""
 
-    projection: Callable[..., tuple[jax.Array, jax.Array]]  # as `projection`
+    projection: Callable[..., tuple[jax.Array, jax.Array, jax.Array]]  # as `projection`
     restricted_step: Callable[..., tuple[jax.Array, jax.Array]]  # as `restricted_step`
 
 
@@ -35,6 +35,21 @@ Carry = tuple[jax.Array, jax.Array, jax.Array]  # m, |z| there, rounds
 
 def norm(x: jax.Array) -> jax.Array:
     return jnp.sqrt(jnp.sum(x * x, axis=0))
+
+
+def times(matrix: jax.Array, vector: jax.Array) -> jax.Array:
+    """A x, over the first axes: further ones are of problems side by side."""
+    return jnp.sum(matrix * vector[None], axis=1)
+
+
+def transposed_times(matrix: jax.Array, vector: jax.Array) -> jax.Array:
+    """A^T x, over the first axes."""
+    return jnp.sum(matrix * vector[:, None], axis=0)
+
+
+def inner(a: jax.Array, b: jax.Array) -> jax.Array:
+    """a . b, over the first axis."""
+    return jnp.sum(a * b, axis=0)
 
 
 def choose(condition: jax.Array, yes: Any, no: Any) -> Any:
@@ -60,10 +75,14 @@ def spectrum(
     return u.T @ residual, s, vt, seen
 
 
-def projection(jacobian: jax.Array, residual: jax.Array, weights: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Squared length of the part of r in the span of J weights^-1, and its rank."""
-    along, _, _, seen = spectrum(jacobian, residual, weights)
-    return jnp.sum(jnp.where(seen, along, 0.0) ** 2), jnp.sum(seen, dtype=along.dtype)
+def projection(
+    jacobian: jax.Array, residual: jax.Array, weights: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Squared length of the part of r in the span of J weights^-1, its rank, and the condition of what is seen."""
+    along, s, _, seen = spectrum(jacobian, residual, weights)
+    rank = jnp.sum(seen, dtype=along.dtype)
+    smallest = jnp.min(jnp.where(seen, s, jnp.inf), initial=jnp.inf)
+    return jnp.sum(jnp.where(seen, along, 0.0) ** 2), rank, jnp.max(s, initial=0.0) / smallest
 
 
 def restricted_step(

@@ -34,7 +34,17 @@ from dfit.core.bounds import BoxStep, box_step, pressed
 from dfit.core.curvature import corrected
 from dfit.core.equations import Equations
 from dfit.core.state import State, Status, Tolerances, start
-from dfit.core.subproblem import BY_SVD, EPS, Algebra, choose, norm, one_if_zero
+from dfit.core.subproblem import (
+    BY_SVD,
+    EPS,
+    Algebra,
+    choose,
+    inner,
+    norm,
+    one_if_zero,
+    times,
+    transposed_times,
+)
 
 __all__ = ["State", "Status", "Tolerances", "reopen", "start", "step"]
 
@@ -55,6 +65,7 @@ class Geometry(NamedTuple):
     rank: jax.Array  # () of the free columns
     tangential: jax.Array  # () |t|
     offset: jax.Array  # ()
+    condition: jax.Array  # () of the free columns scaled to norm 1
 
 
 def step(
@@ -76,15 +87,30 @@ def step(
         Bounds, may be infinite; `state.trial` lies within them.
     tolerances : Tolerances
     algebra : Algebra
-        How the subproblem is solved: exactly, or for many small ones at once (`dfit.core.cholesky`).
+        How the subproblem is solved: exactly, or for many small ones at once (`dfit.core.cholesky`), which
+        are the last axis of all arrays then.
     """
+    before = geometry(state.equations, state.theta, lower, upper, algebra)
+    return advance(state, before, at_trial, lower, upper, tolerances, algebra)[0]
+
+
+def advance(
+    state: State,
+    before: Geometry,
+    at_trial: Equations,
+    lower: jax.Array,
+    upper: jax.Array,
+    tolerances: Tolerances,
+    algebra: Algebra,
+) -> tuple[State, Geometry]:
+    """As `step`, where the geometry at theta is known from the step before; gives that of the new state, too."""
     at_trial = _finite_or_zero(at_trial)
-    before, after = _geometries(state, at_trial, lower, upper, algebra)
+    after = geometry(at_trial, state.trial, lower, upper, algebra)
     accepted = _accepted(state, at_trial, before, after)
     here = choose(accepted, after, before)
     moved = _move(state, at_trial, accepted, here)
     status = _verdict(state, moved, accepted, here, tolerances)
-    return _finish(_propose(state, moved, accepted, here, lower, upper, algebra), status, here)
+    return _finish(_propose(state, moved, accepted, here, lower, upper, algebra), status, here), here
 
 
 def reopen(state: State, lower: jax.Array, upper: jax.Array, tolerances: Tolerances) -> State:
@@ -98,7 +124,12 @@ def reopen(state: State, lower: jax.Array, upper: jax.Array, tolerances: Toleran
 
 def _finite_or_zero(at: Equations) -> Equations:
     """The same equations, zero and marked where anything in them is not finite: no NaN enters the algebra."""
-    finite = at.finite & jnp.isfinite(at.cost) & jnp.isfinite(at.psi2) & jnp.all(jnp.isfinite(at.root))
+    finite = (
+        at.finite
+        & jnp.isfinite(at.cost)
+        & jnp.isfinite(at.psi2)
+        & jnp.all(jnp.isfinite(at.root), axis=(0, 1))
+    )
     return choose(finite, at, jax.tree.map(jnp.zeros_like, at))._replace(finite=finite)
 
 
@@ -116,31 +147,16 @@ def geometry(
 ) -> Geometry:
     """How the residual stands to J at theta (p,), inside the box lower, upper (p,)."""
     jacobian, residual = _halves(equations)
-    at_lower, at_upper = pressed(theta, jacobian.T @ residual, lower, upper)
+    at_lower, at_upper = pressed(theta, transposed_times(jacobian, residual), lower, upper)
     free = ~(at_lower | at_upper)
     norms = norm(jacobian)
-    t2, rank = algebra.projection(jacobian * free, residual, one_if_zero(norms))
+    t2, rank, condition = algebra.projection(jacobian * free, residual, one_if_zero(norms))
     rest2, nfree = equations.psi2 - t2, equations.count - rank
     defined = (rest2 > 0) & (nfree > 0) & (rank > 0)
     offset2 = (t2 / jnp.where(defined, rank, 1.0)) / jnp.where(defined, rest2 / nfree, 1.0)
     offset = jnp.where(defined, jnp.sqrt(offset2), jnp.inf)
-    nothing_to_do = equations.finite & ~jnp.any(free)
-    return Geometry(free, norms, rank, jnp.sqrt(t2), jnp.where(nothing_to_do, 0.0, offset))
-
-
-def _geometries(
-    state: State, at_trial: Equations, lower: jax.Array, upper: jax.Array, algebra: Algebra
-) -> list[Geometry]:
-    """At theta and at the trial: as one program for both, which halves what is compiled."""
-
-    def at(equations: Equations, theta: jax.Array) -> Geometry:
-        return geometry(equations, theta, lower, upper, algebra)
-
-    two = jax.tree.map(
-        lambda a, b: jnp.stack([a, b]), (state.equations, state.theta), (at_trial, state.trial)
-    )
-    both = jax.vmap(at)(*two)
-    return [jax.tree.map(lambda a, k=k: a[k], both) for k in range(2)]
+    nothing_to_do = equations.finite & ~jnp.any(free, axis=0)
+    return Geometry(free, norms, rank, jnp.sqrt(t2), jnp.where(nothing_to_do, 0.0, offset), condition)
 
 
 def _noise(equations: Equations) -> jax.Array:
@@ -229,8 +245,8 @@ def _verdict(
     length = norm(moved.scaling * (state.trial - state.theta))
     xtol = state.full & (length <= tolerances.xtol * norm(moved.scaling * moved.theta))
     jacobian, residual = _halves(moved.equations)
-    cosines = jnp.abs(jacobian.T @ residual) / one_if_zero(here.norms * norm(residual))
-    gtol = jnp.max(jnp.where(here.free, cosines, 0.0)) <= tolerances.gtol
+    cosines = jnp.abs(transposed_times(jacobian, residual)) / one_if_zero(here.norms * norm(residual))
+    gtol = jnp.max(jnp.where(here.free, cosines, 0.0), axis=0) <= tolerances.gtol
     rounding = moved.equations.psi2 <= ROUGHNESS**2 * moved.equations.scale2
     reasons = (
         (Status.NOT_FINITE, ~moved.equations.finite),
@@ -267,21 +283,25 @@ def _propose(
         return algebra.restricted_step(jacobian, residual, weights, radius, held, shift)
 
     def gain(s: jax.Array) -> jax.Array:
-        change = jacobian @ s
-        return change @ (residual - change / 2)
+        change = times(jacobian, s)
+        return inner(change, residual - change / 2)
 
     box: BoxStep = box_step(solve, gain, moved.theta, lower, upper, here.free)
     damped = moved.theta + moved.damping * (box.trial - moved.theta)
     trial = jnp.where(polishing & (moved.damping < 1), damped, box.trial)
     s = trial - moved.theta
     return moved._replace(
-        trial=trial, slope=residual @ (jacobian @ s), predicted=gain(s), full=box.full, polishing=polishing
+        trial=trial,
+        slope=inner(residual, times(jacobian, s)),
+        predicted=gain(s),
+        full=box.full,
+        polishing=polishing,
     )
 
 
 def _finish(state: State, status: jax.Array, here: Geometry) -> State:
     """The state with its status; a solve that is over asks for nothing new."""
-    still = jnp.all(state.trial == state.theta)
+    still = jnp.all(state.trial == state.theta, axis=0)
     floor = _at_floor(state.equations, state.theta, here)
     exhausted = still | (state.failures >= POLISH_FAILURES) | ((state.failures > 0) & floor)
     last = jnp.where(floor, Status.ROUNDING, Status.STALLED).astype(status.dtype)

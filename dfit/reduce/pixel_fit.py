@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import jax
@@ -11,7 +11,7 @@ import numpy as np
 
 from dfit import fingerprint
 from dfit.core.lanes import Engine, solve
-from dfit.core.pixels import ROUGH, Points, Problem
+from dfit.core.pixels import ROUGH, Facts, Lane, Points, Problem
 from dfit.core.state import State, Status
 from dfit.precision import float64_on_cpu, one_blas_thread
 from dfit.reduce.evaluators import TRIANGLE_ABOVE
@@ -29,9 +29,10 @@ from dfit.reduce.pixel_answers import (
     begin_again,
     quick_enough,
     refused_of,
+    some_of,
     without_noise,
 )
-from dfit.reduce.pixel_kernels import judge, judge_exactly
+from dfit.reduce.pixel_kernels import judge_exactly, judge_lanes, nowhere
 from dfit.reduce.pixel_points import PixelPoints
 from dfit.reduce.pixel_stack import Stack
 
@@ -39,10 +40,19 @@ from dfit.reduce.pixel_stack import Stack
 SLAB = 1 << 15
 SLAB_BYTES = 256 << 20
 
+Find = Callable[[np.ndarray, Points, Starts], Starts]
+
 
 def slab_of(points: int) -> int:
     """Pixels that are fitted at a time, of so many points: y and its root weight are held, 16 bytes each."""
     return max(EXACT_LANES, min(SLAB, SLAB_BYTES // (16 * points)))
+
+
+def _slabs(pixels: np.ndarray, starts: Starts, points: int) -> Iterator[tuple[np.ndarray, Starts]]:
+    """Pixels that are held at a time, and their starts."""
+    step = slab_of(points)
+    for first in range(0, pixels.size, step):
+        yield pixels[first : first + step], some_of(starts, slice(first, first + step))
 
 
 class PixelFit:
@@ -52,24 +62,58 @@ class PixelFit:
         self.job, self.stack = job, stack
         self._points = PixelPoints(job, constants, stack)
 
-    def answers(self, starts: Starts) -> Answers:
-        """The answers of all pixels."""
-        parts, slab = [], slab_of(self.stack.points)
-        for first in range(0, self.stack.size, slab):
-            pixels = np.arange(first, min(first + slab, self.stack.size))
-            some = replace(starts, **{name: values[pixels] for name, values in vars(starts).items()})
-            parts.append(self._slab(pixels, some))
+    def answers(self, starts: Starts, pixels: np.ndarray | None = None, find: Find | None = None) -> Answers:
+        """The answers of all pixels, or of some by number.
+
+        Parameters
+        ----------
+        starts : of these pixels.
+        find : (pixels, their points, their starts) -> starts that the points tell.
+        """
+        parts = [
+            self._slab(these, some, find)
+            for these, some in _slabs(self._all() if pixels is None else pixels, starts, self.stack.points)
+        ]
         joined = {name: np.concatenate([getattr(part, name) for part in parts]) for name in vars(parts[0])}
         return Answers(**joined)
 
-    def _slab(self, pixels: np.ndarray, starts: Starts) -> Answers:
+    def costs(self, starts: Starts, pixels: np.ndarray) -> np.ndarray:
+        """Costs (k,) of some pixels where they would begin; infinite where the model is not finite."""
+        costs = []
+        for these, some in _slabs(pixels, starts, self.stack.points):
+            with self._numerics():
+                facts, points = self._survey(these)
+                states, problem = begin(some.theta), Problem(some.lower, some.upper, facts)
+                self._solve(these, states, some, points, problem, np.arange(these.size), 1)
+            costs.append(np.where(states.equations.finite, states.equations.cost, np.inf))
+        return np.concatenate(costs)
+
+    def lanes(self, count: int) -> int:
+        """In how many lanes a program that is called once for so many pixels runs."""
+        return self._points.lanes(LANES if count > FEW else EXACT_LANES)
+
+    def _all(self) -> np.ndarray:
+        return np.arange(self.stack.size)
+
+    @contextmanager
+    def _numerics(self) -> Iterator[None]:
+        with one_blas_thread(), float64_on_cpu(), fingerprint.fresh(self.job.recipe.fingerprint):
+            yield
+
+    def _survey(self, pixels: np.ndarray) -> tuple[Facts, Points]:
+        return self._points.survey(pixels, LANES if pixels.size > FEW else EXACT_LANES)
+
+    def _slab(self, pixels: np.ndarray, starts: Starts, find: Find | None) -> Answers:
         job = self.job
-        with one_blas_thread(), float64_on_cpu(), fingerprint.fresh(job.recipe.fingerprint):
-            facts, points = self._points.survey(pixels, LANES if pixels.size > FEW else EXACT_LANES)
+        with self._numerics():
+            facts, points = self._survey(pixels)
+            if find is not None:
+                starts = find(pixels, points, starts)
             refused = refused_of(job, facts, starts)
             states = begin(starts.theta)
             problem = Problem(starts.lower, starts.upper, facts)
-            well = self._solve(pixels, states, starts, points, problem, np.flatnonzero(refused < 0))
+            wanted = np.flatnonzero(refused < 0)
+            well = self._solve(pixels, states, starts, points, problem, wanted, job.limit)
             both = self._points.sandwich(pixels, states.theta, starts.held) if job.robust else None
             return answers_of(job, Solved(states, starts, facts, refused, well), both)
 
@@ -81,14 +125,15 @@ class PixelFit:
         points: Points,
         problem: Problem,
         wanted: np.ndarray,
+        limit: int,
     ) -> np.ndarray:
-        """Run the wanted solves; says where sums of squares were enough."""
+        """Run the wanted solves to so many evaluations; says where sums of squares were enough."""
         left = wanted
         quick = quick_enough(self.job, starts, wanted.size)
         if quick:
-            left = solve(self._quick(points, starts, problem), states, wanted, self.job.limit)
+            left = solve(self._quick(points, starts, problem), states, wanted, limit)
             begin_again(states, left[states.status[left] != Status.RUNNING])
-        solve(self._exact(pixels, starts, problem), states, left, self.job.limit)
+        solve(self._exact(pixels, starts, problem), states, left, limit)
         well = np.full(pixels.size, quick)
         well[left] = False
         return well
@@ -109,12 +154,26 @@ class PixelFit:
                 return jax.tree.map(lambda values: filled(values, None), points)
             return jax.tree.map(filled, points, data)
 
-        def advance(state: State, data: Points, which: np.ndarray) -> tuple[State, np.ndarray]:
-            fields = self._points.sums(state.trial, data, starts.held[which])
-            out = judge(state, fields, at(problem, which), self.job.tolerances)
-            return jax.tree.map(np.asarray, out)
+        lanes = self._points.lanes(LANES)
+        held = np.ascontiguousarray(starts.held.T)
+        last = Problem(
+            starts.lower.T.copy(),
+            starts.upper.T.copy(),
+            Facts(*(np.moveaxis(a, 0, -1) for a in problem.facts)),
+        )
+        here = nowhere(starts.theta.shape[1], lanes)
 
-        return Engine(self._points.lanes(LANES), load, advance, (ROUGH, TRIANGLE_ABOVE), leaves=True)
+        def advance(state: State, data: Points, which: np.ndarray) -> tuple[State, np.ndarray]:
+            nonlocal here
+            # Views: the arrays have their lanes last in memory all the time.
+            now = Lane(jax.tree.map(lambda a: np.moveaxis(a, 0, -1), state), here)
+            fields = self._points.lane_sums(now.state.trial, data, held[:, which])
+            these = jax.tree.map(lambda a: a[..., which], last)
+            new = jax.tree.map(np.asarray, judge_lanes(now, fields, these, self.job.tolerances))
+            here = new.here
+            return jax.tree.map(lambda a: np.moveaxis(a, -1, 0), new.state), here.condition
+
+        return Engine(lanes, load, advance, (ROUGH, TRIANGLE_ABOVE), leaves=True)
 
     def _exact(self, pixels: np.ndarray, starts: Starts, problem: Problem) -> Engine:
         """By triangles and singular values, as a fit of one array is done."""

@@ -5,33 +5,66 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from dfit.core.cholesky import inverse
 from dfit.core.drive import QUICK
 from dfit.core.kernel import Leaf, Scalars, as_given, leaf_kernel
-from dfit.core.pixels import Points, judged, judged_exactly, sums, survey
+from dfit.core.pixels import Points, Problem, begun, judged, judged_exactly, reasons, sums, survey
+from dfit.core.state import State, Tolerances
+from dfit.core.trust_region import Geometry
 from dfit.reduce.kernels import KERNELS_KEPT, Kernel, Recipe, kernel_for
 
-# Programs that know no model: one compilation for all of them.
-judge = jax.jit(jax.vmap(judged, in_axes=(0, 0, 0, None)))
+Tree = TypeVar("Tree")
+
+
+def lanes_last(values: Tree) -> Tree:
+    """Arrays (lanes, ...) as (..., lanes)."""
+    return jax.tree.map(lambda a: jnp.moveaxis(a, 0, -1), values)
+
+
+def lanes_first(values: Tree) -> Tree:
+    """Arrays (..., lanes) as (lanes, ...)."""
+    return jax.tree.map(lambda a: jnp.moveaxis(a, -1, 0), values)
+
+
+def _judged(
+    state: State, fields: dict[str, Any], problem: Problem, tolerances: Tolerances
+) -> tuple[State, jax.Array]:
+    problem = lanes_last(problem)
+    lane = judged(begun(lanes_last(state), problem), lanes_last(fields), problem, tolerances)
+    return lanes_first(lane.state), lane.here.condition
+
+
+# Programs that know no model: one compilation for all of them.  Lanes are the first axis, but of the first two.
+judge_lanes = jax.jit(judged)
+judge = jax.jit(_judged)
 judge_exactly = jax.jit(jax.vmap(judged_exactly, in_axes=(0, 0, 0, None)), compiler_options=QUICK)
-invert = jax.jit(jax.vmap(inverse))
+invert = jax.jit(lambda roots, free: lanes_first(inverse(lanes_last(roots), lanes_last(free))))
+
+
+def nowhere(p: int, lanes: int) -> Geometry:
+    """Geometries of lanes whose problems are all at their beginning."""
+    none: Any = np.zeros(lanes)
+    each: Any = np.zeros((p, lanes))
+    return Geometry(each.astype(bool), each, none, none, none, none)
 
 
 class Programs(NamedTuple):
     """Compiled functions of one model, over lanes.
 
-    ``survey`` (pixels, scalars) takes and gives points along the first axis and lanes along the second,
-    ``sums`` (theta, points, scalars) takes them; ``triangles`` and ``sandwich`` (theta, pixels, scalars) take
-    lanes along the first axis.
+    ``survey`` (pixels, scalars) takes and gives points along the first axis and lanes along the second, and
+    gives facts by lane; ``reasons`` (pixels) gives counts by lane; ``sums`` (theta, points, scalars) has lanes
+    along the last axis of everything; ``triangles`` and ``sandwich`` (theta, pixels, scalars) along the first.
     """
 
     kernel: Kernel
     survey: Any
+    reasons: Any
     sums: Any
     triangles: Any
     sandwich: Any
@@ -76,9 +109,15 @@ def _build(recipe: Recipe, constants: Mapping[str, np.ndarray], shared: Leaf, bl
         mapped = jax.vmap(function, in_axes=(0, axes(0), scalars))
         return jax.jit(kernel.counted(mapped), compiler_options=QUICK)
 
-    points = Points(1, 1, axes(1).coords)
-    facts = jax.vmap(survey(layout), in_axes=(axes(1)._replace(given=()), scalars), out_axes=(0, points))
-    by_point = jax.vmap(sums(evaluate, layout), in_axes=(0, points, scalars))
+    points, columns = Points(1, 1, axes(1).coords), axes(1)._replace(given=())
+    facts = jax.vmap(survey(layout), in_axes=(columns, scalars), out_axes=(0, 0, points))
+    last = scalars._replace(context=(1, None))
+    by_point = jax.vmap(sums(evaluate, layout), in_axes=(1, points, last), out_axes=-1)
     return Programs(
-        kernel, jax.jit(facts), jax.jit(kernel.counted(by_point)), whole("triangle"), whole("sandwich")
+        kernel,
+        jax.jit(facts),
+        jax.jit(jax.vmap(reasons, in_axes=(columns,))),
+        jax.jit(kernel.counted(by_point)),
+        whole("triangle"),
+        whole("sandwich"),
     )

@@ -10,6 +10,7 @@ import numpy as np
 
 from dfit.core.kernel import Leaf, Scalars
 from dfit.core.pixels import Facts, Points
+from dfit.core.sums import DROPS, FAULTS
 from dfit.reduce.pixel_answers import EXACT_LANES, PixelJob, in_lanes, runs
 from dfit.reduce.pixel_kernels import Programs, programs_for
 from dfit.reduce.pixel_stack import Stack
@@ -43,23 +44,33 @@ class PixelPoints:
 
     def survey(self, pixels: np.ndarray, wanted: int) -> tuple[Facts, Points]:
         """What the data of each pixel are, and their points for `sums`, pixels along the last axis."""
-        lanes, none = self.lanes(wanted), np.empty((0,))
+        lanes = self.lanes(wanted)
+        held = np.empty((lanes, 0))
+        whole = self.stack.points * (2 if self.job.recipe.layout.is_complex else 1)
         facts: list[Facts] = []
         points: list[Points] = []
         for these, n in runs(pixels, lanes):
             columns = [self._filled(values, self._room) for values in self.stack.columns(these)]
             leaf = self.stack.leaf(columns, self.stack.points)
-            one, ready = self.programs.survey(leaf, self._scalars(np.broadcast_to(none, (lanes, 0))))
-            facts.append(jax.tree.map(lambda a, n=n: np.asarray(a)[:n], one))
+            count, moments, ready = self.programs.survey(leaf, self._scalars(held))
+            # Most data have no gaps, and to count them by their reasons takes as long as the rest.
+            gaps = np.any(np.asarray(count) < whole)
+            counts = self.programs.reasons(leaf) if gaps else np.zeros((lanes, len(DROPS) + len(FAULTS)))
+            facts.append(Facts(*(np.asarray(a)[:n] for a in (count, counts, moments))))
             points.append(
                 jax.tree.map(lambda a, n=n: np.asarray(a)[..., :n] if a.ndim == 2 else np.asarray(a), ready)
             )
         joined = jax.tree.map(lambda *a: np.concatenate(a, axis=1) if a[0].ndim == 2 else a[0], *points)
         return jax.tree.map(lambda *a: np.concatenate(a), *facts), joined
 
-    def sums(self, theta: Any, points: Points, held: np.ndarray) -> dict[str, Any]:
-        """Sums of squares (lanes, ...), see `dfit.core.pixels.sums`."""
+    def lane_sums(self, theta: Any, points: Points, held: np.ndarray) -> dict[str, Any]:
+        """Sums of squares (..., lanes) at theta (p, lanes), see `dfit.core.pixels.sums`; held (k, lanes)."""
         return self.programs.sums(theta, points, self._scalars(held))
+
+    def sums(self, theta: Any, points: Points, held: np.ndarray) -> dict[str, Any]:
+        """Sums of squares (lanes, ...) at theta (lanes, p)."""
+        found = self.lane_sums(np.moveaxis(theta, 0, -1), points, np.moveaxis(held, 0, -1))
+        return {name: np.moveaxis(values, -1, 0) for name, values in found.items()}
 
     def rows(self, pixels: np.ndarray) -> list[np.ndarray]:
         """Columns of some pixels for `triangles`: (lanes, S), or (S,) of what all pixels share."""
