@@ -31,11 +31,7 @@ def start_of(model: Model, domain: Domain) -> dict[str, float]:
         If none of the points is usable.
     """
     func = require_guessable(model)
-    if domain.is_complex:
-        raise InputError(
-            f"the data are complex, the start of {model.name} is for real ones: "
-            f"type p0={{{model.param_names[0]!r}: 1.0, ...}}"
-        )
+    require_real(model, domain.is_complex)
     y, valid, coords = glance(domain)
     if not valid.any():
         raise DataError(f"none of the {y.size} points looked at can be used: type p0= with numbers")
@@ -70,3 +66,12 @@ def require_guessable(model: Model) -> Guessable:
         f'p0="guess" asks the model for a start, but {model.name} {why}: type p0={{{example}}}, or use a model of '
         "dfit.models"
     )
+
+
+def require_real(model: Model, is_complex: bool) -> None:
+    """Refuse complex data where a model is asked for its start."""
+    if is_complex:
+        raise InputError(
+            f"the data are complex, the start of {model.name} is for real ones: "
+            f"type p0={{{model.param_names[0]!r}: 1.0, ...}}"
+        )

@@ -18,10 +18,11 @@ from dfit.data.plan import Source, sources_of
 from dfit.model import Model
 from dfit.parameters import Parameters
 from dfit.prepare import tried_recipe
+from dfit.reduce.map_job import Guess, MapJob
 from dfit.reduce.pixel_answers import PixelJob
 from dfit.reduce.pixel_stack import Column
 from dfit.reduce.pixel_table import table_columns
-from dfit.reduce.pixel_task import MapJob, fit_chunk
+from dfit.reduce.pixel_task import fit_chunk
 from dfit.settings import Settings
 
 # Of data in memory: enough lanes to be quick, and a few tasks for every thread.
@@ -36,6 +37,23 @@ class Given(NamedTuple):
     values: xr.DataArray
 
 
+class Beginning(NamedTuple):
+    """Where the pixels of a map begin, beside what all of them have in common.
+
+    Attributes
+    ----------
+    given : what is given pixel by pixel; the parameters have any value in its place.
+    unset : parameters whose start follows from the bounds.
+    guess : a start out of each pixel's points.
+    neighbours : whether the answers of neighbours are starts, too.
+    """
+
+    given: Sequence[Given] = ()
+    unset: Sequence[str] = ()
+    guess: Guess | None = None
+    neighbours: bool = False
+
+
 @dataclass(frozen=True, eq=False)
 class Map:
     """The fits of all pixels, not yet computed.
@@ -46,12 +64,14 @@ class Map:
     kept : names of the kept dimensions.
     parameters : what all pixels have in common.
     lazy : whether the data are chunked, so that the map is, too.
+    job : what its tasks know.
     """
 
     table: da.Array
     kept: tuple[str, ...]
     parameters: Parameters
     lazy: bool
+    job: MapJob
 
 
 def map_of(
@@ -60,17 +80,14 @@ def map_of(
     domain: Domain,
     settings: Settings,
     kept: Sequence[str],
-    given: Sequence[Given] = (),
-    unset: Sequence[str] = (),
-    raises: bool = True,
+    beginning: Beginning,
+    raises: bool,
 ) -> Map:
     """The fits of all pixels along ``kept``, as a lazy array.
 
     Parameters
     ----------
     kept : dimensions of y, in its order.
-    given : what is given pixel by pixel; the parameters have any value in its place.
-    unset : parameters whose start follows from the bounds.
     raises : whether a fit that fails raises when the map is computed.
     """
     settings.check()
@@ -78,7 +95,7 @@ def map_of(
     dims = domain.data.dims
     fitted = tuple(axis for axis, dim in enumerate(dims) if dim not in kept)
     sources = sources_of(domain)
-    spread = [(one, over(domain.data, one.values, f"{one.kind} of {one.name}")) for one in given]
+    spread = [(one, over(domain.data, one.values, f"{one.kind} of {one.name}")) for one in beginning.given]
     job = MapJob(
         PixelJob(
             recipe,
@@ -96,12 +113,14 @@ def map_of(
             (one.kind, parameters.names.index(one.name), tuple(dims.index(dim) for dim in values.dims))
             for one, values in spread
         ),
-        tuple(parameters.names.index(name) for name in unset),
+        tuple(parameters.names.index(name) for name in beginning.unset),
         tuple(map(str, kept)),
         raises,
+        beginning.guess,
+        beginning.neighbours,
     )
     table = _table(job, parameters, model.constants, sources, domain.data, [values for _, values in spread])
-    return Map(table, tuple(kept), parameters, domain.data.chunks is not None)
+    return Map(table, tuple(kept), parameters, domain.data.chunks is not None, job)
 
 
 def _table(

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from dfit.errors import InputError
+from dfit.signature import name_of
 
 
 def require_known(names: Sequence[str], given: Iterable[Any], what: str) -> None:
@@ -61,6 +62,11 @@ def read_p0(names: Sequence[str], p0: Any, ties: Mapping[str, Any]) -> dict[str,
         return {name: number_of(value, f"p0[{name!r}]") for name, value in p0.items()}
     if isinstance(p0, (str, bytes)):
         raise InputError(f"p0 is {p0!r}, expected numbers: type p0={{{names[0]!r}: 1.0}}")
+    if callable(p0):
+        raise InputError(
+            f"p0 is the function {name_of(p0)}, which a map calls for each of its pixels; one fit takes numbers: "
+            f"type p0={name_of(p0)}(y, x) with a part of the data"
+        )
     values = list(p0) if np.ndim(p0) else [p0]
     if len(values) != len(names):
         raise InputError(

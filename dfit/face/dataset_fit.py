@@ -68,6 +68,9 @@ def _one_fit(
     errors: str,
 ) -> xr.Dataset:
     """One fit over all dimensions of a variable."""
+    if options.get("neighbours"):
+        raise InputError("neighbours= is for maps, and this is one fit over all dimensions: leave it out")
+    options = {key: value for key, value in options.items() if key != "neighbours"}
     numbers = {key: _numbers(options[key], key) for key in ("p0", "bounds")}
     checkpoint = _checkpoint_of(name, options.get("checkpoint"))
     result = fit(func, variable, coords, **{**options, **numbers, "checkpoint": checkpoint})

@@ -14,7 +14,7 @@ from dfit.errors import InputError
 from dfit.face.map_input import common, resolved
 from dfit.model import Model
 from dfit.pixel_status import SUCCESS, attributes
-from dfit.pixels import Map, map_of
+from dfit.pixels import Beginning, Map, map_of
 from dfit.reduce.pixel_table import STATISTICS, table_columns
 from dfit.settings import Settings
 
@@ -22,7 +22,7 @@ from dfit.settings import Settings
 OF_THE_DATA = ("sigma", "where", "skipna", "time_unit", "time_origin")
 OF_THE_FIT = ("loss", "f_scale", "absolute_sigma", "cov", "tol", "ftol", "xtol", "gtol", "max_passes")
 OF_THE_MODEL = ("param_names", "constants", "jac")
-OF_PARAMETERS = ("p0", "bounds", "fixed", "tie")
+OF_PARAMETERS = ("p0", "bounds", "fixed", "tie", "neighbours")
 COUNTS = ("nfev", "ndata", "nfree")
 
 
@@ -45,10 +45,10 @@ def fit_map(
             )
     model = _model(func, coords, options)
     these = common(*(options.get(name) for name in ("p0", "bounds", "fixed")))
-    parameters, unset = resolved(model, these, options.get("tie"))
     domain = build_domain(
         model, variable, list(coords), **{name: options[name] for name in OF_THE_DATA if name in options}
     )
+    start = resolved(model, these, options.get("tie"), domain.is_complex)
     settings = Settings(**{name: options[name] for name in OF_THE_FIT if name in options}, warmup=False)
     for one in these.given:
         for dim in one.values.dims:
@@ -57,7 +57,8 @@ def fit_map(
                     f"{one.kind} of {one.name} lies along {dim!r}, which is fitted over or not in the data; expected "
                     f"dimensions that are kept: {', '.join(map(str, kept))}. Type for example: .isel({dim}=0)"
                 )
-    return map_of(model, parameters, domain, settings, list(kept), these.given, unset, errors == "raise")
+    beginning = Beginning(these.given, start.unset, start.guess, bool(options.get("neighbours")))
+    return map_of(model, start.parameters, domain, settings, list(kept), beginning, errors == "raise")
 
 
 def _model(func: Any, coords: Sequence[Any], options: Mapping[str, Any]) -> Model:

@@ -3,34 +3,65 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 import xarray as xr
 
 from dfit.data.inputs import unknown_name
 from dfit.errors import InputError
+from dfit.guessable import own_bounds
+from dfit.guessing import GUESS, require_guessable, require_real
 from dfit.model import Model
 from dfit.parameters import Parameters
 from dfit.pixels import Given
+from dfit.precision import float64_on_cpu
+from dfit.reduce.map_job import Guess
+from dfit.typed import read_bounds, with_own_bounds
 
 
 class Common(NamedTuple):
-    """Arguments of `Parameters.resolve` that all pixels have in common, and the others."""
+    """Arguments of `Parameters.resolve` that all pixels have in common, and the others.
+
+    Attributes
+    ----------
+    p0, bounds, fixed : numbers.
+    given : what is given pixel by pixel.
+    guess : "guess" or a function, where starts are found in the points of each pixel.
+    asked : the parameters that begin there; None for all that are not given otherwise.
+    """
 
     p0: Any
     bounds: Any
     fixed: Any
     given: tuple[Given, ...]
+    guess: Any = None
+    asked: frozenset[str] | None = None
+
+
+class Resolved(NamedTuple):
+    """Parameters with any value in the place of what each pixel has for itself.
+
+    Attributes
+    ----------
+    parameters : of all pixels.
+    unset : names of the parameters whose start follows from bounds that are given by pixel.
+    guess : a start out of each pixel's points.
+    """
+
+    parameters: Parameters
+    unset: tuple[str, ...]
+    guess: Guess | None
 
 
 def common(p0: Any, bounds: Any, fixed: Any) -> Common:
-    """Take the DataArrays over dimensions out of p0, bounds and fixed, mappings by name."""
+    """Take what is no number out of p0, bounds and fixed: DataArrays over dimensions, and guesses."""
     given: list[Given] = []
 
     def numbers(kind: str, values: Any) -> Any:
-        if not isinstance(values, Mapping):
+        if not isinstance(values, Mapping) or hasattr(values, "valuesdict"):
             return values
         rest = {}
         for name, value in values.items():
@@ -40,55 +71,86 @@ def common(p0: Any, bounds: Any, fixed: Any) -> Common:
                 rest[name] = value
         return rest
 
+    guess, asked = None, None
+    if callable(p0) or (isinstance(p0, str) and p0 == GUESS):
+        guess, p0 = p0, None
     p0, fixed = numbers("p0", p0), numbers("fixed", fixed)
-    if isinstance(bounds, Mapping):
-        limits: dict[str, list[Any]] = {}
-        for name, pair in bounds.items():
-            limits[str(name)] = pair = list(pair) if isinstance(pair, tuple | list) else pair
-            for k, kind in enumerate(("lower", "upper")):
-                if (
-                    isinstance(pair, list)
-                    and len(pair) == 2
-                    and isinstance(pair[k], xr.DataArray)
-                    and pair[k].ndim
-                ):
-                    given.append(Given(kind, str(name), pair[k]))
-                    pair[k] = None
-        bounds = limits
-    return Common(p0, bounds, fixed, tuple(given))
+    if isinstance(p0, Mapping) and not hasattr(p0, "valuesdict"):
+        asked = frozenset(name for name, value in p0.items() if isinstance(value, str) and value == GUESS)
+        guess = GUESS if asked else None
+        p0 = {name: value for name, value in p0.items() if name not in asked}
+    return Common(p0, _common_bounds(bounds, given), fixed, tuple(given), guess, asked)
 
 
-def resolved(model: Model, these: Common, tie: Any) -> tuple[Parameters, tuple[str, ...]]:
-    """Parameters with any value in the place of what is given by pixel, and whose start follows from bounds."""
+def _common_bounds(bounds: Any, given: list[Given]) -> Any:
+    """Bounds without DataArrays over dimensions, which go to ``given``."""
+    if not isinstance(bounds, Mapping):
+        return bounds
+    limits: dict[str, Any] = {}
+    for name, pair in bounds.items():
+        limits[str(name)] = pair = list(pair) if isinstance(pair, tuple | list) else pair
+        if not isinstance(pair, list) or len(pair) != 2:
+            continue
+        for k, kind in enumerate(("lower", "upper")):
+            if isinstance(pair[k], xr.DataArray) and pair[k].ndim:
+                given.append(Given(kind, str(name), pair[k]))
+                pair[k] = None
+    return limits
+
+
+def resolved(model: Model, these: Common, tie: Any, is_complex: bool) -> Resolved:
+    """Parameters of a model, by what all pixels have in common."""
     by_pixel: dict[str, set[str]] = {}
     for one in these.given:
         by_pixel.setdefault(one.kind, set()).add(one.name)
-    starts = by_pixel.get("p0", set())
-    held = by_pixel.get("fixed", set())
+    own, held = by_pixel.get("p0", set()), by_pixel.get("fixed", set())
     bounded = by_pixel.get("lower", set()) | by_pixel.get("upper", set())
     p0, fixed = these.p0, these.fixed
     if held:
         fixed = {**dict(fixed or {}), **dict.fromkeys(held, 1.0)}
-    if starts:
-        p0 = {**dict(p0 or {}), **{name: _any_within(these.bounds, name) for name in starts}}
+    if these.guess is not None:
+        if these.guess == GUESS:
+            require_start(model, is_complex)
+        asked = set(model.param_names) - set(tie or ()) if these.asked is None else set(these.asked)
+        own |= asked - ({fixed} if isinstance(fixed, str) else set(fixed or ()))
+    if own:
+        p0 = {**dict(p0 or {}), **_any_within(model, these.bounds, own, tie)}
     parameters = Parameters.resolve(model, p0, these.bounds, fixed, tie)
-    typed = (
-        {str(name) for name in p0}
-        if isinstance(p0, Mapping)
-        else set()
-        if p0 is None
-        else set(parameters.names)
+    if p0 is None or isinstance(p0, Mapping):
+        typed = {str(name) for name in p0 or ()}
+    else:
+        typed = set(parameters.names)
+    guess = None
+    if these.guess is not None:
+        among = [i for i in parameters.varying if these.asked is None or parameters.names[i] in these.asked]
+        guess = Guess(None if these.guess == GUESS else these.guess, tuple(among))
+    return Resolved(parameters, tuple(sorted(bounded - typed)), guess)
+
+
+def require_start(model: Model, is_complex: bool) -> None:
+    """Refuse a model that finds no start in the points of a pixel."""
+    func = require_guessable(model)
+    require_real(model, is_complex)
+    few = [jax.ShapeDtypeStruct((8,), np.float64)] * len(func.coords)
+    with float64_on_cpu():  # a product says here that it has none
+        jax.eval_shape(func.start, few[0], jax.ShapeDtypeStruct((8,), np.bool_), *few)
+
+
+def _any_within(model: Model, bounds: Any, names: Iterable[str], tie: Any) -> dict[str, float]:
+    """Numbers within the bounds that are the same for all pixels, by name."""
+    known = model.param_names
+    pairs = zip(
+        *read_bounds(known, with_own_bounds(known, bounds, own_bounds(model.func), tie or ())), strict=True
     )
-    return parameters, tuple(sorted(bounded - typed))
-
-
-def _any_within(bounds: Any, name: str) -> float:
-    """A number within the bounds of a parameter that are the same for all pixels."""
-    pair = bounds.get(name, (None, None)) if isinstance(bounds, Mapping) else (None, None)
-    low, high = (math.nan if limit is None else float(limit) for limit in pair)
-    if math.isfinite(low) and math.isfinite(high):
-        return 0.5 * (low + high)
-    return low + 1 if math.isfinite(low) else high - 1 if math.isfinite(high) else 1.0
+    limits = dict(zip(known, pairs, strict=True))
+    found = {}
+    for name in names:
+        low, high = limits.get(name, (-math.inf, math.inf))
+        if math.isfinite(low) and math.isfinite(high):
+            found[name] = 0.5 * float(low + high)
+        else:
+            found[name] = float(low + 1 if math.isfinite(low) else high - 1 if math.isfinite(high) else 1.0)
+    return found
 
 
 def kept_dims(variable: xr.DataArray, coords: Sequence[Any], reduce_dims: Any) -> list[Any]:

@@ -191,6 +191,11 @@ def at(values: Any, which: np.ndarray) -> Any:
     return jax.tree.map(lambda a: a[which], values)
 
 
+def some_of(starts: Starts, which: Any) -> Starts:
+    """Starts of some pixels."""
+    return Starts(**{name: values[which] for name, values in vars(starts).items()})
+
+
 def runs(pixels: np.ndarray, lanes: int) -> Iterator[tuple[np.ndarray, int]]:
     """Pixels by as many as there are lanes, the last ones repeated, and how many of each are no repetition."""
     for first in range(0, pixels.size, lanes):

@@ -2,45 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from itertools import product
 from typing import Any
 
 import cloudpickle
 import numpy as np
 
+from dfit.core.pixels import Points
 from dfit.errors import FitFailed
 from dfit.parameters import Parameters
 from dfit.pixel_status import IN_WORDS, WITHOUT_ERROR, PixelStatus
-from dfit.reduce.pixel_answers import PixelJob, Starts
-from dfit.reduce.pixel_fit import PixelFit
-from dfit.reduce.pixel_stack import Column, Stack
+from dfit.reduce.map_job import MapJob
+from dfit.reduce.neighbours import with_neighbours
+from dfit.reduce.pixel_answers import Starts
+from dfit.reduce.pixel_fit import Find, PixelFit
+from dfit.reduce.pixel_stack import Stack
+from dfit.reduce.pixel_starts import by_function, by_model, guessed, starts_of
 from dfit.reduce.pixel_table import table_of
-
-
-@dataclass(frozen=True)
-class MapJob:
-    """What every task of a map must know.
-
-    Attributes
-    ----------
-    pixels : of the fits.
-    columns, fitted : the arrays, and which of y's dimensions are fitted over.
-    given : what is given pixel by pixel: ("p0", "lower", "upper" or "fixed", number of the parameter, y's
-        dimensions that it has).
-    unset : numbers of the parameters whose start follows from the bounds.
-    kept : names of the kept dimensions.
-    raises : whether a fit that fails raises.
-    """
-
-    pixels: PixelJob
-    columns: tuple[Column, ...]
-    fitted: tuple[int, ...]
-    given: tuple[tuple[str, int, tuple[int, ...]], ...]
-    unset: tuple[int, ...]
-    kept: tuple[str, ...]
-    raises: bool
 
 
 def fit_chunk(job: MapJob, constants: Mapping[str, np.ndarray], *operands: Any) -> np.ndarray:
@@ -53,10 +33,14 @@ def fit_chunk(job: MapJob, constants: Mapping[str, np.ndarray], *operands: Any) 
     stack = Stack(job.columns, parts_of(operands[:count], job), job.fitted)
     parameters: Parameters = cloudpickle.loads(job.pixels.recipe.parameters)
     given = operands[count : count + len(job.given)]
+    place = partial(_place, job, operands[count + len(job.given) :], stack.shape)
     starts = starts_of(job, parameters, stack.shape, given)
-    answers = PixelFit(job.pixels, constants, stack).answers(starts)
+    fit = PixelFit(job.pixels, constants, stack)
+    answers = fit.answers(starts, find=_find(job, parameters, fit, place))
+    if job.neighbours:
+        answers = with_neighbours(fit, starts, answers, stack.shape)
     if job.raises:
-        _require_success(job, answers.status.reshape(stack.shape), operands[count + len(job.given) :])
+        _require_success(job, answers.status, place)
     table = table_of(parameters, starts, answers)
     return table.reshape(*stack.shape, table.shape[-1])
 
@@ -78,42 +62,37 @@ def parts_of(operands: Sequence[Any], job: MapJob) -> list[list[np.ndarray]]:
     return parts
 
 
-def starts_of(job: MapJob, p: Parameters, shape: Sequence[int], given: Sequence[np.ndarray]) -> Starts:
-    """Starts of the pixels of a chunk, whose kept dimensions have this shape."""
-    n = int(np.prod(shape))
-    kept = [axis for axis in range(len(shape) + len(job.fitted)) if axis not in job.fitted]
-    tables = {"p0": p.init, "lower": p.lower, "upper": p.upper}
-    rows = {name: np.tile(values, (n, 1)) for name, values in tables.items()}
-    for (kind, number, axes), values in zip(job.given, given, strict=True):
-        spread = np.asarray(values)[tuple(slice(None) if axis in axes else None for axis in kept)]
-        rows["p0" if kind == "fixed" else kind][:, number] = np.broadcast_to(spread, shape).ravel()
-    low, high = rows["lower"], rows["upper"]
-    for number in job.unset:
-        rows["p0"][:, number] = _inside(rows["p0"][:, number], low[:, number], high[:, number])
-    varying, fixed = list(p.varying), list(p.fixed)
-    theta, low, high = rows["p0"][:, varying], low[:, varying], high[:, varying]
-    held = rows["p0"][:, fixed]
-    usable = (np.isfinite(theta) & (low <= theta) & (theta <= high) & (low < high)).all(axis=1)
-    usable &= np.isfinite(held).all(axis=1)
-    return Starts(theta, low, high, held, usable)
+def _find(job: MapJob, p: Parameters, fit: PixelFit, place: Callable[[int], str]) -> Find | None:
+    """Starts that the points tell, where they are asked."""
+    guess = job.guess
+    if guess is None:
+        return None
+
+    def find(pixels: np.ndarray, points: Points, starts: Starts) -> Starts:
+        if guess.function is None:
+            found = by_model(job.pixels.recipe.model, points, fit.lanes(pixels.size))
+        else:
+            at = (lambda k: place(int(pixels[k]))) if job.raises else None
+            found = by_function(guess.function, points, p, at)
+        return guessed(starts, found, guess, p)
+
+    return find
 
 
-def _inside(default: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
-    """The default where it is within the bounds, else scipy's start, as `dfit.parameters` has it."""
-    with np.errstate(invalid="ignore"):
-        middle = np.where(np.isinf(high), low + 1, np.where(np.isinf(low), high - 1, 0.5 * (low + high)))
-    return np.where((low <= default) & (default <= high), default, middle)
+def _place(job: MapJob, labels: Sequence[np.ndarray], shape: Sequence[int], pixel: int) -> str:
+    """Where a pixel of a chunk is, by the labels of the kept dimensions."""
+    index = np.unravel_index(pixel, shape)
+    return ", ".join(f"{dim}={values[k]}" for dim, values, k in zip(job.kept, labels, index, strict=True))
 
 
-def _require_success(job: MapJob, status: np.ndarray, labels: Sequence[np.ndarray]) -> None:
+def _require_success(job: MapJob, status: np.ndarray, place: Callable[[int], str]) -> None:
     """Raise for the first pixel whose fit failed, in the order of the data."""
     bad = ~np.isin(status, list(WITHOUT_ERROR))
     if not bad.any():
         return
-    first = np.unravel_index(int(np.argmax(bad)), status.shape)
-    place = ", ".join(f"{dim}={values[k]}" for dim, values, k in zip(job.kept, labels, first, strict=True))
+    first = int(np.argmax(bad))
     words = IN_WORDS[PixelStatus(int(status[first]))].format(limit=job.pixels.limit)
     raise FitFailed(
-        f"Optimal parameters not found at {place}: {words}. In this chunk {int(bad.sum())} of {bad.size} fits "
+        f"Optimal parameters not found at {place(first)}: {words}. In this chunk {int(bad.sum())} of {bad.size} fits "
         'failed; to have NaN there and the reason in the status type: errors="ignore"'
     )
