@@ -57,8 +57,8 @@ def spreads(
     root = equations.root
     downhill = np.einsum("nij,ni->nj", root[..., :-1], root[..., -1])
     at_lower, at_upper = pressed(theta, downhill, lower, upper)
-    free = ~(at_lower | at_upper)
-    held = ~free
+    held: np.ndarray = at_lower | at_upper
+    free = ~held
     matrix = np.array(invert(root, free))
     if sandwich is not None:
         matrix = _sandwiches(matrix, sandwich, free, bread)
@@ -102,12 +102,10 @@ def _inverses(matrices: np.ndarray, free: np.ndarray) -> np.ndarray:
     variances = np.where(free, np.diagonal(matrices, axis1=1, axis2=2), 1.0)
     positive = (variances > 0).all(axis=1)
     scale = np.sqrt(np.where(positive[:, None], variances, 1.0))
+    square = scale[:, :, None] * scale[:, None, :]
     unit = np.eye(free.shape[1])
-    scaled = np.where(positive[:, None, None], matrices / scale[:, :, None] / scale[:, None, :], unit)
-    scaled += unit * ~free[:, :, None]
+    scaled = np.where(positive[:, None, None], matrices / square, unit) + unit * ~free[:, :, None]
     clear = positive & (np.linalg.eigvalsh(scaled)[:, 0] > CLEARLY_POSITIVE)
-    inverse = (
-        np.linalg.inv(np.where(clear[:, None, None], scaled, unit)) / scale[:, :, None] / scale[:, None, :]
-    )
+    inverse = np.linalg.inv(np.where(clear[:, None, None], scaled, unit)) / square
     inverse[~clear] = np.nan
     return inverse
