@@ -67,7 +67,17 @@ FOR_HAND = {
         "exponential and offset",
         "dip and line",
     ),
-    *("gaussian", "lorentzian", "pseudo-voigt", "moffat", "lognormal", "falling step", "sine and offset"),
+    *(
+        "gaussian",
+        "lorentzian",
+        "pseudo-voigt",
+        "moffat",
+        "lognormal",
+        "falling step",
+        "sine and offset",
+        "damped oscillator",
+        "power law",
+    ),
 }
 
 

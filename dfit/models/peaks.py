@@ -11,12 +11,14 @@ import jax.numpy as jnp
 from jax.scipy.special import erf
 
 from dfit.models.base import POSITIVE, TINY, SingleModel
-from dfit.models.estimates import above_half
+from dfit.models.estimates import above_half, extent
 from dfit.models.faddeeva import faddeeva
 
 ROOT_2PI = math.sqrt(2 * math.pi)
 HALF_OF_GAUSSIAN = math.sqrt(2 * math.log(2))  # half width at half maximum over sigma
 WIDTHS = (0.4, 1.0, 2.5)  # to try, in units of the width that the points above half of the maximum show
+# Wide peaks to try beside these, as shares of the range: a slope and the flank of a wide peak look alike.
+WIDE, WIDE_AT = 1 / 6, (1 / 8, 3 / 8, 5 / 8, 7 / 8)
 
 
 def unit_gaussian(x: Any, center: Any, sigma: Any) -> Any:
@@ -33,6 +35,23 @@ def unit_lorentzian(x: Any, center: Any, sigma: Any) -> Any:
     return 1 / ((1 + u * u) * math.pi * width)
 
 
+def seeds(y: jax.Array, valid: jax.Array, x: jax.Array) -> list[tuple[jax.Array, jax.Array]]:
+    """Centers and half widths at half maximum to try."""
+    return [*at_the_top(y, valid, x), *wide(valid, x)]
+
+
+def at_the_top(y: jax.Array, valid: jax.Array, x: jax.Array) -> list[tuple[jax.Array, jax.Array]]:
+    """The center of the highest or deepest peak, with some half widths."""
+    ((center, half),) = above_half(y, valid, [x])
+    return [(center, factor * half) for factor in WIDTHS]
+
+
+def wide(valid: jax.Array, x: jax.Array) -> list[tuple[jax.Array, jax.Array]]:
+    """Centers all over the range, with one large half width."""
+    low, span = extent(x, valid)
+    return [(low + place * span, WIDE * span) for place in WIDE_AT]
+
+
 class PeakModel(SingleModel):
     """A peak of one coordinate; its start is found where y is above half of its maximum."""
 
@@ -44,10 +63,9 @@ class PeakModel(SingleModel):
         return []
 
     def candidates(self, y: jax.Array, valid: jax.Array, *coords: jax.Array) -> jax.Array:
-        """The center, with some widths."""
-        ((center, half),) = above_half(y, valid, coords)
-        widths = [factor * self.per_half_width * half for factor in WIDTHS]
-        return jnp.stack([jnp.stack([center, sigma, *self.others(sigma)]) for sigma in widths])
+        """Centers and widths."""
+        pairs = [(center, self.per_half_width * half) for center, half in seeds(y, valid, coords[0])]
+        return jnp.stack([jnp.stack([center, sigma, *self.others(sigma)]) for center, sigma in pairs])
 
 
 @dataclass(frozen=True)
@@ -183,12 +201,11 @@ class SkewedGaussianModel(PeakModel):
 
     def candidates(self, y: jax.Array, valid: jax.Array, *coords: jax.Array) -> jax.Array:
         """Widths with a skew to either side: without one, gamma and center do the same."""
-        ((middle, half),) = above_half(y, valid, coords)
         tried = []
         for gamma in (-2.0, 2.0):
             delta = gamma / math.sqrt(1 + gamma * gamma)
-            for factor in WIDTHS:
-                sigma = factor * half / HALF_OF_GAUSSIAN / math.sqrt(1 - 2 * delta * delta / math.pi)
+            for middle, half in seeds(y, valid, coords[0]):
+                sigma = half / HALF_OF_GAUSSIAN / math.sqrt(1 - 2 * delta * delta / math.pi)
                 center = middle - sigma * delta * math.sqrt(2 / math.pi)
                 tried.append(jnp.stack([center, sigma, jnp.full_like(sigma, gamma)]))
         return jnp.stack(tried)
@@ -213,12 +230,13 @@ class LognormalModel(PeakModel):
         return jnp.where(inside, amplitude * unit_gaussian(jnp.log(safe), center, sigma) / safe, 0.0)
 
     def candidates(self, y: jax.Array, valid: jax.Array, *coords: jax.Array) -> jax.Array:
-        """Those of a Gaussian: y times x over ln x is one."""
+        """Those of a Gaussian: y times x over ln x is one, where noise has not grown with x."""
         x = coords[0]
         inside = valid & (x > 0)
         safe = jnp.where(inside, x, 1.0)
-        ((center, half),) = above_half(jnp.where(inside, y * safe, 0.0), inside, [jnp.log(safe)])
-        return jnp.stack([jnp.stack([center, factor * half / HALF_OF_GAUSSIAN]) for factor in WIDTHS])
+        at = jnp.log(safe)
+        tried = [*at_the_top(y * safe, inside, at), *at_the_top(y, inside, at), *wide(inside, at)]
+        return jnp.stack([jnp.stack([center, half / HALF_OF_GAUSSIAN]) for center, half in tried])
 
 
 @dataclass(frozen=True)
@@ -244,10 +262,8 @@ class DampedOscillatorModel(PeakModel):
 
     def candidates(self, y: jax.Array, valid: jax.Array, *coords: jax.Array) -> jax.Array:
         """The center, with dampings that a width over the center tells: at half of the maximum sqrt(3) sigma."""
-        ((center, half),) = above_half(y, valid, coords)
-        center = jnp.maximum(jnp.abs(center), TINY)
-        ratio = half / center / math.sqrt(3)
-        return jnp.stack([jnp.stack([center, factor * ratio]) for factor in WIDTHS])
+        pairs = [(jnp.maximum(jnp.abs(c), TINY), half) for c, half in seeds(y, valid, coords[0])]
+        return jnp.stack([jnp.stack([center, half / center / math.sqrt(3)]) for center, half in pairs])
 
 
 @dataclass(frozen=True)
