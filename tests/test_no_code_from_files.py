@@ -45,6 +45,7 @@ MAKES_FILES = {
 MODULES_THAT_MAY = {
     "store/place.py",  # with permissions that tests/unit/test_folder.py holds
     "store/image.py",  # HDF5 in memory only
+    "map_store.py",  # a map of parameters, where the user says
     "reduce/allocator.py",  # /proc
 }
 

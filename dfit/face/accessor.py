@@ -6,6 +6,7 @@ Everything heavy is imported by the call, so that `import dfit` costs little mor
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from os import PathLike
 from typing import Any
 
 import xarray as xr
@@ -28,6 +29,7 @@ class FitAccessor:
         param_names: Sequence[str] | None = None,
         errors: str = "raise",
         kwargs: None = None,
+        to: str | PathLike[str] | None = None,
         **options: Any,
     ) -> xr.Dataset:
         """Fit `func` to the data, with the arguments and the variables of xarray's `curvefit`.
@@ -53,6 +55,11 @@ class FitAccessor:
             that the callback or Ctrl-C stopped gives its best point and a warning.
         kwargs : None
             Refused: options are keywords of this call.
+        to : path or URL, optional
+            Where a map is computed to at once, one chunk along the kept dimensions (a region) after the
+            other; what is returned is opened from there.  Called again after a kill or an error, it goes on
+            with the regions that are not there yet; of data, model or options that are not the same it is
+            refused.  A pixel that no process has come to yet has status -1.
         **options
             `sigma`, `where`, `loss`, `fixed`, `constants`, `callback`, `checkpoint`, ... of `dfit.fit`.
             Each variable of a Dataset has a folder of its own below the checkpoint's path.
@@ -92,6 +99,7 @@ class FitAccessor:
             reduce_dims=reduce_dims,
             errors=errors,
             kwargs=kwargs,
+            to=to,
             options={"skipna": skipna, "p0": p0, "bounds": bounds, "param_names": param_names, **options},
         )
 

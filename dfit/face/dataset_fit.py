@@ -13,10 +13,11 @@ import xarray as xr
 from dfit.checkpoint import as_checkpoint
 from dfit.errors import InputError
 from dfit.face.ending import full_covariance, require_success
-from dfit.face.map_fit import fit_map, map_dataset
+from dfit.face.map_fit import fit_map, map_dataset, map_part
 from dfit.face.map_input import kept_dims
 from dfit.fitting import fit
 from dfit.following import stopped_by_user
+from dfit.map_store import in_regions, stored
 from dfit.result import FitResult
 from dfit.signature import arguments_of
 
@@ -31,6 +32,7 @@ def fit_dataset(
     reduce_dims: Any,
     errors: str,
     kwargs: Any,
+    to: Any,
     options: dict[str, Any],
 ) -> xr.Dataset:
     """One fit of each variable, as the accessor documents it; what can be refused is refused before the first."""
@@ -47,15 +49,33 @@ def fit_dataset(
     if not named:
         raise InputError("the Dataset has no variable to fit")
     kept = {name: kept_dims(variable, given, reduce_dims) for name, variable in named}
+    if to is not None:
+        _require_maps(kept)
     parts = [xr.Dataset(coords={name: c.variable for name, c in data.coords.items() if c.ndim == 0})]
+    written = []
     for name, variable in named:
         prefix = "" if name is None else f"{name}_"
         if kept[name]:
-            found = fit_map(variable, given, func, kept[name], options, errors=errors)
-            parts.append(map_dataset(found, variable, prefix))
+            variable = variable if to is None else in_regions(variable, kept[name])
+            fitted = fit_map(variable, given, func, kept[name], options, errors=errors)
+            computed = to is None and not fitted.found.lazy
+            parts.append(map_dataset(fitted.found, variable, prefix, computed))
+            written += [] if to is None else [map_part(fitted, variable, prefix)]
         else:
             parts.append(_one_fit(name, variable, given, func, options, prefix, errors))
-    return xr.merge(parts, compat="no_conflicts", join="outer").assign_attrs(data.attrs)
+    merged = xr.merge(parts, compat="no_conflicts", join="outer").assign_attrs(data.attrs)
+    return merged if to is None else stored(to, merged, written)
+
+
+def _require_maps(kept: Mapping[Hashable | None, Sequence[Any]]) -> None:
+    """Refuse to write region by region what has no regions."""
+    for name, dims in kept.items():
+        if not dims:
+            of = "" if name is None else f" of {name!r}"
+            raise InputError(
+                f"to= writes a map region by region, and the fit{of} over all dimensions has none: leave it out, and "
+                "type .to_zarr(path) after the fit; checkpoint='run1.ckpt' keeps its state meanwhile"
+            )
 
 
 def _one_fit(

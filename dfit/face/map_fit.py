@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 import dask
 import numpy as np
@@ -12,6 +13,8 @@ import xarray as xr
 from dfit.data.domain import build_domain, coordinate_names
 from dfit.errors import InputError
 from dfit.face.map_input import common, resolved
+from dfit.map_identity import identity_of_map
+from dfit.map_store import Part
 from dfit.model import Model
 from dfit.pixel_status import SUCCESS, attributes
 from dfit.pixels import Beginning, Map, map_of
@@ -26,6 +29,19 @@ OF_PARAMETERS = ("p0", "bounds", "fixed", "tie", "neighbours")
 COUNTS = ("nfev", "ndata", "nfree")
 
 
+class Fitted(NamedTuple):
+    """The map of one variable, not yet computed.
+
+    Attributes
+    ----------
+    found : its table.
+    identity : what it is made of, beside coordinates that it has.
+    """
+
+    found: Map
+    identity: Callable[[Mapping[Any, xr.DataArray]], dict[str, dict[str, str]]]
+
+
 def fit_map(
     variable: xr.DataArray,
     coords: Sequence[Any],
@@ -34,7 +50,7 @@ def fit_map(
     options: Mapping[str, Any],
     *,
     errors: str,
-) -> Map:
+) -> Fitted:
     """The fits of all pixels of one variable, not yet computed."""
     known = (*OF_THE_DATA, *OF_THE_FIT, *OF_THE_MODEL, *OF_PARAMETERS)
     for name, value in options.items():
@@ -58,7 +74,8 @@ def fit_map(
                     f"dimensions that are kept: {', '.join(map(str, kept))}. Type for example: .isel({dim}=0)"
                 )
     beginning = Beginning(these.given, start.unset, start.guess, bool(options.get("neighbours")))
-    return map_of(model, start.parameters, domain, settings, list(kept), beginning, errors == "raise")
+    found = map_of(model, start.parameters, domain, settings, list(kept), beginning, errors == "raise")
+    return Fitted(found, partial(identity_of_map, found, model, domain, settings, these.given))
 
 
 def _model(func: Any, coords: Sequence[Any], options: Mapping[str, Any]) -> Model:
@@ -71,31 +88,52 @@ def _model(func: Any, coords: Sequence[Any], options: Mapping[str, Any]) -> Mode
     return Model.from_callable(func, names, param_names, options.get("constants"), options.get("jac"))
 
 
-def map_dataset(found: Map, variable: xr.DataArray, prefix: str) -> xr.Dataset:
+def map_dataset(found: Map, variable: xr.DataArray, prefix: str, computed: bool) -> xr.Dataset:
     """A map under curvefit's names, with the coordinates of the kept dimensions."""
     names = list(found.parameters.names)
-    kept, p = found.kept, len(names)
-    places = table_columns(p)
-    (table,) = (found.table,) if found.lazy else dask.compute(found.table)
-    parts = {name: table[..., place] for name, place in places.items()}
-    square = parts["covariance"].reshape((*table.shape[:-1], p, p))
-    status = parts["status"][..., 0]
+    (table,) = dask.compute(found.table) if computed else (found.table,)
+    trailing = {"coefficients": ("param",), "covariance": ("cov_i", "cov_j"), "stderr": ("param",)}
+    attrs = {"coefficients": dict(variable.attrs), "status": attributes()}
     variables: dict[str, Any] = {
-        "coefficients": ((*kept, "param"), parts["coefficients"], dict(variable.attrs)),
-        "covariance": ((*kept, "cov_i", "cov_j"), square),
-        "stderr": ((*kept, "param"), parts["stderr"]),
-        "success": (kept, _among(status)),
-        "status": (kept, status.astype(np.int8), attributes()),
-        "nvarys": ((), len(found.parameters.varying)),
+        name: ((*found.kept, *trailing.get(name, ())), values, attrs.get(name))
+        for name, values in variables_of(table, len(names)).items()
     }
-    for name in STATISTICS:
-        values = parts[name][..., 0]
-        variables[name] = (kept, values.astype(np.int64) if name in COUNTS else values)
+    variables["nvarys"] = ((), len(found.parameters.varying))
     labels = dict.fromkeys(("param", "cov_i", "cov_j"), names)
-    own = {name: c.variable for name, c in variable.coords.items() if set(c.dims) <= set(kept)}
+    own = {name: c.variable for name, c in own_coords(variable, found.kept).items()}
     return xr.Dataset(
         {f"{prefix}curvefit_{name}": value for name, value in variables.items()}, {**own, **labels}
     )
+
+
+def map_part(fitted: Fitted, variable: xr.DataArray, prefix: str) -> Part:
+    """What a store must know of a map."""
+    found = fitted.found
+    cut = partial(variables_of, parameters=len(found.parameters.names))
+    made_of = fitted.identity(own_coords(variable, found.kept))
+    return Part(prefix, found.table, cut, found.job.raises, made_of)
+
+
+def own_coords(variable: xr.DataArray, kept: Sequence[Any]) -> dict[Any, xr.DataArray]:
+    """Coordinates along the kept dimensions."""
+    return {name: c for name, c in variable.coords.items() if set(c.dims) <= set(kept)}
+
+
+def variables_of(table: Any, parameters: int) -> dict[str, Any]:
+    """Values by variable out of a table, (kept dimensions, columns), of NumPy or dask."""
+    parts = {name: table[..., place] for name, place in table_columns(parameters).items()}
+    status = parts["status"][..., 0]
+    found = {
+        "coefficients": parts["coefficients"],
+        "covariance": parts["covariance"].reshape((*table.shape[:-1], parameters, parameters)),
+        "stderr": parts["stderr"],
+        "success": _among(status),
+        "status": status.astype(np.int8),
+    }
+    for name in STATISTICS:
+        values = parts[name][..., 0]
+        found[name] = values.astype(np.int64) if name in COUNTS else values
+    return found
 
 
 def _among(status: Any) -> Any:
