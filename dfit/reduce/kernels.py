@@ -59,6 +59,10 @@ class Recipe:
     typical: tuple[float, ...] | None = None
 
 
+# Of varying parameters (p,): their sizes, the unit of a step by differences, and the bounds that it keeps to.
+Box = tuple[np.ndarray, np.ndarray, np.ndarray]
+
+
 class Kernel:
     """A compiled leaf kernel; `function` is what it compiles."""
 
@@ -175,8 +179,13 @@ class Kernel:
             new, self._told = self._traces - self._told, self._traces
             return new
 
-    def by_differences(self, theta: np.ndarray, leaf: Leaf, context: Any) -> tuple[np.ndarray, np.ndarray]:
-        """Value (S,) and derivatives (p, S) of a model that JAX cannot trace, at the points of a leaf."""
+    def by_differences(
+        self, theta: np.ndarray, leaf: Leaf, context: Any, box: Box | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Value (S,) and derivatives (p, S) of a model that JAX cannot trace, at the points of a leaf.
+
+        ``box`` where it is not that of the recipe's parameters.
+        """
         n, size = leaf.n, leaf.y.size
         valid = np.ones(n, bool) if leaf.where is None else leaf.where[:n].copy()
         coords = [np.asarray(c[:n], np.float64) for c in leaf.coords]
@@ -195,7 +204,7 @@ class Kernel:
         def all_of(at: np.ndarray) -> list[float]:
             return [float(v) for v in p.expand(at, held)]
 
-        box = p.typical[varying], p.lower[varying], p.upper[varying]
+        box = box or (p.typical[varying], p.lower[varying], p.upper[varying])
         if self._model.jac is None:
             f, jacobian = differences(lambda at: plain.predict(all_of(at)), theta, *box)
         else:
@@ -254,13 +263,19 @@ def kernel_for(recipe: Recipe, constants: Mapping[str, np.ndarray]) -> Kernel:
         return _kernels[key]
 
 
-def without_noise_of(recipe: Recipe, roots: np.ndarray, theta: np.ndarray, scale2: float) -> np.ndarray:
-    """Roots (..., p + 1, p + 1) of points, their derivatives without what only differences have put there."""
+def without_noise_of(
+    recipe: Recipe, roots: np.ndarray, theta: np.ndarray, scale2: float, typical: np.ndarray | None = None
+) -> np.ndarray:
+    """Roots (..., p + 1, p + 1) of points, their derivatives without what only differences have put there.
+
+    ``typical`` sizes of the parameters (p,) where they are not those of the recipe.
+    """
     if recipe.typical is None:
         return roots
     jacobians, residuals = roots[..., :-1], roots[..., -1:]
     together = jacobians.reshape(-1, theta.size)
-    projector = without_noise(together, theta, np.array(recipe.typical), float(scale2))
+    sizes = np.array(recipe.typical) if typical is None else typical
+    projector = without_noise(together, theta, sizes, float(scale2))
     return np.concatenate([jacobians @ projector, residuals], axis=-1)
 
 

@@ -15,7 +15,7 @@ from dfit.core.pixels import Facts
 from dfit.core.state import State, Tolerances, start
 from dfit.core.sums import DROPS, FAULTS, MISSING
 from dfit.pixel_status import PixelStatus
-from dfit.reduce.kernels import Recipe, without_noise_of
+from dfit.reduce.kernels import Box, Recipe, without_noise_of
 from dfit.reduce.pixel_kernels import invert
 
 # Lanes of the vector units' path: some hundred kilobytes for each column of their points.
@@ -139,13 +139,21 @@ def quick_enough(job: PixelJob, starts: Starts, pixels: int) -> bool:
     return job.recipe.traceable and starts.theta.shape[1] <= MOST_PARAMETERS and pixels > FEW
 
 
-def without_noise(job: PixelJob, fields: Any, theta: Any, facts: Facts) -> Any:
+def box_of(starts: Starts) -> Box:
+    """Sizes and bounds (N, p) for derivatives by differences, as `Parameters.typical` has them of one fit."""
+    return np.where(starts.theta != 0, np.abs(starts.theta), 1.0), starts.lower, starts.upper
+
+
+def without_noise(
+    job: PixelJob, fields: Any, theta: Any, facts: Facts, typical: np.ndarray | None = None
+) -> Any:
     """Triangles (k, ...) of all points of pixels; of differences, without what is their rounding alone."""
     if job.recipe.traceable:
         return fields
     fields = jax.tree.map(np.array, fields)
     for k, scale2 in enumerate(facts.moments[:, 4]):
-        fields["matrix"][k] = without_noise_of(job.recipe, fields["matrix"][k], theta[k], float(scale2))
+        own = None if typical is None else typical[k]
+        fields["matrix"][k] = without_noise_of(job.recipe, fields["matrix"][k], theta[k], float(scale2), own)
     return fields
 
 
@@ -186,7 +194,7 @@ def answers_of(job: PixelJob, solved: Solved, sandwich: np.ndarray | None) -> An
     )
 
 
-def at(values: Any, which: np.ndarray) -> Any:
+def at(values: Any, which: Any) -> Any:
     """Some of N pixels, of arrays (N, ...)."""
     return jax.tree.map(lambda a: a[which], values)
 

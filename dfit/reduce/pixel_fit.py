@@ -27,6 +27,7 @@ from dfit.reduce.pixel_answers import (
     at,
     begin,
     begin_again,
+    box_of,
     quick_enough,
     refused_of,
     some_of,
@@ -114,7 +115,8 @@ class PixelFit:
             problem = Problem(starts.lower, starts.upper, facts)
             wanted = np.flatnonzero(refused < 0)
             well = self._solve(pixels, states, starts, points, problem, wanted, job.limit)
-            both = self._points.sandwich(pixels, states.theta, starts.held) if job.robust else None
+            own = states.theta, starts.held, box_of(starts)
+            both = self._points.sandwich(pixels, *own) if job.robust else None
             return answers_of(job, Solved(states, starts, facts, refused, well), both)
 
     def _solve(
@@ -177,6 +179,7 @@ class PixelFit:
 
     def _exact(self, pixels: np.ndarray, starts: Starts, problem: Problem) -> Engine:
         """By triangles and singular values, as a fit of one array is done."""
+        box = box_of(starts)
 
         def load(data: Any, places: np.ndarray, which: np.ndarray) -> Any:
             rows = self._points.rows(pixels[which])
@@ -188,9 +191,10 @@ class PixelFit:
             return data
 
         def advance(state: State, data: Any, which: np.ndarray) -> tuple[State, np.ndarray]:
-            fields = self._points.triangles(state.trial, data, starts.held[which])
+            own = at(box, which)
+            fields = self._points.triangles(state.trial, data, starts.held[which], own)
             these = at(problem, which)
-            fields = without_noise(self.job, fields, state.trial, these.facts)
+            fields = without_noise(self.job, fields, state.trial, these.facts, own[0])
             out = judge_exactly(state, fields, these, self.job.tolerances)
             return jax.tree.map(np.asarray, out)
 

@@ -11,7 +11,8 @@ import numpy as np
 from dfit.core.kernel import Leaf, Scalars
 from dfit.core.pixels import Facts, Points
 from dfit.core.sums import DROPS, FAULTS
-from dfit.reduce.pixel_answers import EXACT_LANES, PixelJob, in_lanes, runs
+from dfit.reduce.kernels import Box
+from dfit.reduce.pixel_answers import EXACT_LANES, PixelJob, at, in_lanes, runs
 from dfit.reduce.pixel_kernels import Programs, programs_for
 from dfit.reduce.pixel_stack import Stack
 
@@ -76,26 +77,33 @@ class PixelPoints:
         """Columns of some pixels for `triangles`: (lanes, S), or (S,) of what all pixels share."""
         return [np.ascontiguousarray(self._filled(v, self._padded).T) for v in self.stack.columns(pixels)]
 
-    def triangles(self, theta: Any, rows: Sequence[np.ndarray], held: np.ndarray) -> dict[str, Any]:
-        """Triangles of J and r (lanes, ...), see `dfit.core.kernel.leaf_kernel`."""
-        return self.programs.triangles(theta, self._leaf(theta, rows, held), self._scalars(held))
+    def triangles(
+        self, theta: Any, rows: Sequence[np.ndarray], held: np.ndarray, box: Box | None = None
+    ) -> dict[str, Any]:
+        """Triangles of J and r (lanes, ...), see `dfit.core.kernel.leaf_kernel`; ``box`` (lanes, p) by pixel."""
+        return self.programs.triangles(theta, self._leaf(theta, rows, held, box), self._scalars(held))
 
-    def sandwich(self, pixels: np.ndarray, theta: Any, held: np.ndarray) -> np.ndarray:
+    def sandwich(
+        self, pixels: np.ndarray, theta: Any, held: np.ndarray, box: Box | None = None
+    ) -> np.ndarray:
         """Both sums of a robust covariance (k, 2, p, p) of some pixels."""
 
         def some(these: np.ndarray) -> Any:
-            leaf = self._leaf(theta[these], self.rows(pixels[these]), held[these])
+            own = None if box is None else at(box, these)
+            leaf = self._leaf(theta[these], self.rows(pixels[these]), held[these], own)
             return self.programs.sandwich(theta[these], leaf, self._scalars(held[these]))["matrix"]
 
         return np.array(in_lanes(some, self.lanes(EXACT_LANES), pixels.size))
 
-    def _leaf(self, theta: Any, rows: Sequence[np.ndarray], held: np.ndarray) -> Leaf:
+    def _leaf(self, theta: Any, rows: Sequence[np.ndarray], held: np.ndarray, box: Box | None) -> Leaf:
         leaf = self.stack.leaf(rows, self.stack.points)
         if self.job.recipe.traceable:
             return leaf
-        return leaf._replace(given=self._given(theta, leaf, held))
+        return leaf._replace(given=self._given(theta, leaf, held, box))
 
-    def _given(self, theta: Any, leaf: Leaf, held: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _given(
+        self, theta: Any, leaf: Leaf, held: np.ndarray, box: Box | None
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Value (k, S) and derivatives (k, p, S) of a model that is called from Python."""
         shared = self.stack.leaf(self.stack.shared, 0)
         found = []
@@ -104,7 +112,8 @@ class PixelPoints:
                 lambda same, a, k=k: a if same else a[k], shared._replace(n=None), leaf._replace(n=None)
             )
             one = one._replace(n=self.stack.points)
-            found.append(self.programs.kernel.by_differences(theta[k], one, (held[k], self._constants)))
+            own = None if box is None else at(box, k)
+            found.append(self.programs.kernel.by_differences(theta[k], one, (held[k], self._constants), own))
         f, jacobian = zip(*found, strict=True)
         return np.stack(f), np.stack(jacobian)
 
