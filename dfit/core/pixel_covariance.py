@@ -100,11 +100,11 @@ def _sandwiches(inverse: np.ndarray, sandwich: np.ndarray, free: np.ndarray, bre
 def _inverses(matrices: np.ndarray, free: np.ndarray) -> np.ndarray:
     """Inverses (N, p, p) of the free part of positive matrices, NaN where one is not, or loses half its digits."""
     variances = np.where(free, np.diagonal(matrices, axis1=1, axis2=2), 1.0)
-    positive = (variances > 0).all(axis=1)
+    positive: np.ndarray = np.all(variances > 0, axis=1)
     scale = np.sqrt(np.where(positive[:, None], variances, 1.0))
     square = scale[:, :, None] * scale[:, None, :]
-    unit = np.eye(free.shape[1])
-    scaled = np.where(positive[:, None, None], matrices / square, unit) + unit * ~free[:, :, None]
+    unit, held = np.eye(free.shape[1]), ~free
+    scaled = np.where(positive[:, None, None], matrices / square, unit) + unit * held[:, :, None]
     clear = positive & (np.linalg.eigvalsh(scaled)[:, 0] > CLEARLY_POSITIVE)
     inverse = np.linalg.inv(np.where(clear[:, None, None], scaled, unit)) / square
     inverse[~clear] = np.nan

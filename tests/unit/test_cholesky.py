@@ -113,10 +113,10 @@ def test_a_column_of_zeros_has_no_step_and_no_rank(radius):
 def test_dependent_columns_are_seen_as_one():
     r = root(3)
     r[:, 2] = 2 * r[:, 0]
-    (t2, rank, _), (exact, exact_rank, _) = both(PROJECTIONS, r[:, :P], r[:, P], norms(r))
+    (t2, rank, condition), (exact, exact_rank, _) = both(PROJECTIONS, r[:, :P], r[:, P], norms(r))
     assert rank == exact_rank == P - 1
     np.testing.assert_allclose(t2, exact, rtol=1e-9)
-    assert np.isinf(one(condition, r))
+    assert np.isinf(condition)
 
 
 # 1e-150 squared is no longer a normal number of float32 nor 1e150 one, but both are of float64.
@@ -144,9 +144,9 @@ def test_weights_far_above_the_columns_keep_the_full_step():
 def test_condition_is_that_of_the_singular_values_within_a_factor_of_the_number_of_columns(log_condition):
     for seed in range(5):
         r = root(seed, log_condition)
-        s = np.linalg.svd(r[:, :P] / norms(r), compute_uv=False)
-        found = one(condition, r) / (s[0] / s[-1])
-        assert 1 / (2 * P) <= found <= 1.01
+        (_, _, found), (_, _, exact) = both(PROJECTIONS, r[:, :P], r[:, P], norms(r))
+        np.testing.assert_allclose(exact, np.linalg.cond(r[:, :P] / norms(r)), rtol=1e-6)
+        assert 1 / (2 * P) <= found / exact <= 1.01
 
 
 @pytest.mark.parametrize("log_condition", [0, 2, 3])
@@ -232,3 +232,19 @@ def test_sums_that_are_not_finite_leave_the_state_usable():
     after = one(WHOLE_STEPS[0], state, bad, -wide, wide)
     np.testing.assert_array_equal(after.theta, state.theta)
     assert np.isfinite(after.trial).all() and after.radius <= state.radius / 4 * 1.0001
+
+
+def test_problems_side_by_side_are_solved_as_alone():
+    rng = np.random.default_rng(9)
+    theta = rng.normal(size=(P, 6))
+    all_at = [equations(seed, seed, 1.0) for seed in range(6)]  # conditions 1 to 1e5
+    at = jax.tree.map(lambda *parts: np.stack(parts, axis=-1), *all_at)
+    lower, upper = theta - [[1e-3, 1, 1, 1, 9, 0]], theta + 2.0
+    begun = [start(theta[:, k]) for k in range(6)]
+    together = one(WHOLE_STEPS[0], jax.tree.map(lambda *a: np.stack(a, axis=-1), *begun), at, lower, upper)
+    for k, state in enumerate(begun):
+        alone = one(WHOLE_STEPS[0], state, all_at[k], lower[:, k], upper[:, k])
+        for name in ("trial", "predicted", "offset", "radius"):
+            mine, expected = getattr(together, name)[..., k], getattr(alone, name)
+            np.testing.assert_allclose(mine, expected, rtol=digits_left(k), err_msg=name)
+        assert together.status[k] == alone.status and together.full[k] == alone.full
