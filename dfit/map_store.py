@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import dask
 import dask.array as da
 import dask.base
 import numpy as np
@@ -30,6 +31,7 @@ from dfit.errors import CheckpointError, InputError
 from dfit.identity import environment
 from dfit.map_identity import other
 from dfit.pixel_status import WITHOUT_ERROR
+from dfit.reduce.pixel_passes import Passes
 from dfit.store.place import place_of
 
 logger = logging.getLogger("dfit")
@@ -51,6 +53,7 @@ class Part:
     cut : the arrays, by the rest of their names, out of a table.
     raises : whether a fit that fails is an error.
     made_of : what must be the same to go on, see `dfit.map_identity`.
+    passes : what makes tables that no task can make alone, see `dfit.pixels.Map`.
     """
 
     prefix: str
@@ -58,6 +61,7 @@ class Part:
     cut: Callable[[Any], dict[str, Any]]
     raises: bool
     made_of: Mapping[str, Mapping[str, str]]
+    passes: Passes | None
 
     @property
     def names(self) -> dict[str, str]:
@@ -227,8 +231,13 @@ def _write(path: str, number: int, part: Part, todo: np.ndarray) -> None:
         group = zarr.open_group(path, mode="r+", zarr_format=3, use_consolidated=False)
         arrays = {name: group[full] for name, full in part.names.items()}
     kept = todo.ndim
+    write = partial(write_region, Writer(path, number, arrays, part.region, part.cut))
+    if part.passes is not None:
+        for place, table in part.passes.tables([tuple(map(int, place)) for place in np.argwhere(todo)]):
+            dask.delayed(write, pure=False)(table, place).compute()
+        return
     written = da.map_blocks(
-        partial(write_region, Writer(path, number, arrays, part.region, part.cut)),
+        write,
         part.table,
         drop_axis=kept,
         chunks=tuple((1,) * n for n in todo.shape),

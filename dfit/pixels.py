@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import logging
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -15,16 +16,24 @@ from dask.base import tokenize
 from dfit.data.domain import Domain
 from dfit.data.inputs import over
 from dfit.data.plan import Source, sources_of
+from dfit.errors import InputError
 from dfit.model import Model
 from dfit.parameters import Parameters
 from dfit.prepare import tried_recipe
 from dfit.reduce.map_job import Guess, MapJob
+from dfit.reduce.memory import memory_of
 from dfit.reduce.pixel_answers import PixelJob
+from dfit.reduce.pixel_memory import MapPlan, plan_of
+from dfit.reduce.pixel_passes import Operands, Passes
 from dfit.reduce.pixel_stack import Column
 from dfit.reduce.pixel_table import table_columns
 from dfit.reduce.pixel_task import fit_chunk
+from dfit.reduce.runners import scheduler_of
 from dfit.settings import Settings
 
+logger = logging.getLogger("dfit")
+
+IN_MEMORY = MapPlan(None, "the data are in memory", "", "", False)
 # Of data in memory: enough lanes to be quick, and a few tasks for every thread.
 PIXELS_OF_A_TASK = 1 << 14
 
@@ -65,6 +74,8 @@ class Map:
     parameters : what all pixels have in common.
     lazy : whether the data are chunked, so that the map is, too.
     job : what its tasks know.
+    plan : how it is made, in words.
+    passes : where no task can hold the points of a chunk: what must make its table instead, at the call.
     """
 
     table: da.Array
@@ -72,6 +83,18 @@ class Map:
     parameters: Parameters
     lazy: bool
     job: MapJob
+    plan: str
+    passes: Passes | None
+
+    def settled(self) -> Map:
+        """The map with all that passes must make; computed, in this process or in its cluster."""
+        if self.passes is None:
+            return self
+        indexes = self.passes.indexes()
+        blocks = np.empty(self.table.numblocks, object)
+        for index, block in self.passes.tables(indexes):
+            blocks[(*index, 0)] = block
+        return replace(self, table=da.block(blocks.tolist()), passes=None)
 
 
 def map_of(
@@ -119,41 +142,65 @@ def map_of(
         beginning.guess,
         beginning.neighbours,
     )
-    table = _table(job, parameters, model.constants, sources, domain.data, [values for _, values in spread])
-    return Map(table, tuple(kept), parameters, domain.data.chunks is not None, job)
+    operands = _operands(job, model.constants, sources, domain.data, [values for _, values in spread])
+    lazy = domain.data.chunks is not None
+    plan = _planned(job, operands, dims, len(parameters.varying)) if lazy else IN_MEMORY
+    columns = max(place.stop for place in table_columns(len(parameters.names)).values())
+    passes = None if plan.cut is None else Passes(job, operands, plan.cut, columns)
+    return Map(_table(job, operands, columns), tuple(kept), parameters, lazy, job, plan.sentence, passes)
 
 
-def _table(
+def _planned(job: MapJob, operands: Operands, dims: Sequence[Hashable], varying: int) -> MapPlan:
+    """How a map of chunked data is made; says so."""
+    arrays = [array for array, _ in operands.columns]
+    memory = memory_of(*scheduler_of(arrays), 0)
+    plan = plan_of(job, operands.columns, operands.grid, dims, varying, memory)
+    logger.log(logging.WARNING if plan.costly else logging.INFO, "%s", plan.sentence)
+    if plan.cut is not None and (job.guess is not None or job.neighbours):
+        raise InputError(
+            f"{'neighbours=True' if job.guess is None else 'a guess of p0'} needs all points of a pixel in one task, "
+            f"but {plan.need}. Type {plan.advice or 'numbers for p0'}{' where the data are opened' * bool(plan.advice)}"
+        )
+    return plan
+
+
+def _operands(
     job: MapJob,
-    parameters: Parameters,
     constants: Mapping[str, np.ndarray],
     sources: Sequence[Source],
     y: xr.DataArray,
     given: Sequence[xr.DataArray],
-) -> da.Array:
+) -> Operands:
     grid = _grid(y, job.fitted)
+
+    def cut(values: Any, axes: tuple[int, ...]) -> tuple[da.Array, tuple[int, ...]]:
+        return _cut(values, [grid[axis] for axis in axes]), axes
+
     kept = [axis for axis in range(y.ndim) if axis not in job.fitted]
-    indexes = [y.indexes[y.dims[a]].values if y.dims[a] in y.indexes else np.arange(y.shape[a]) for a in kept]
-    arrays = [
-        *((source.array.data, source.axes) for source in sources),
-        *((values.data, axes) for values, (_, _, axes) in zip(given, job.given, strict=True)),
-        *((labels, (axis,)) for labels, axis in zip(indexes, kept, strict=True)),
-    ]
-    operands: list[Any] = []
-    for values, axes in arrays:
-        operands += [_cut(values, [grid[axis] for axis in axes]), axes]
-    columns = max(place.stop for place in table_columns(len(parameters.names)).values())
+    labels = [y.indexes[y.dims[a]].values if y.dims[a] in y.indexes else np.arange(y.shape[a]) for a in kept]
+    return Operands(
+        [cut(source.array.data, source.axes) for source in sources],
+        [cut(values.data, axes) for values, (_, _, axes) in zip(given, job.given, strict=True)],
+        [cut(values, (axis,)) for values, axis in zip(labels, kept, strict=True)],
+        grid,
+        dict(constants),
+    )
+
+
+def _table(job: MapJob, operands: Operands, columns: int) -> da.Array:
+    last = len(operands.grid)
+    kept = [axis for axis in range(last) if axis not in job.fitted]
     return da.blockwise(
         partial(fit_chunk, job),
-        (*kept, y.ndim),
-        dict(constants),
+        (*kept, last),
+        operands.constants,
         None,
-        *operands,
-        new_axes={y.ndim: columns},
+        *(part for operand in operands.all for part in operand),
+        new_axes={last: columns},
         dtype=np.float64,
         meta=np.empty((0,) * (len(kept) + 1)),
         align_arrays=False,
-        name=f"dfit-map-{tokenize(job, dict(constants), *(values for values, _ in arrays))}",
+        name=f"dfit-map-{tokenize(job, operands.constants, *(array for array, _ in operands.all))}",
     )
 
 

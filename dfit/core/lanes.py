@@ -82,7 +82,7 @@ def verdict(
     state: State, condition: np.ndarray, roughest: tuple[float, float], limit: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Which solves are over, and which are beyond the condition that their engine can bear, see `Engine`."""
-    over = (state.status != Status.RUNNING) | (state.evaluations >= limit)
+    over = np.asarray((state.status != Status.RUNNING) | (state.evaluations >= limit))
     return over, condition > np.where(over, *roughest[::-1])
 
 

@@ -52,18 +52,20 @@ def fit_dataset(
     if to is not None:
         _require_maps(kept)
     parts = [xr.Dataset(coords={name: c.variable for name, c in data.coords.items() if c.ndim == 0})]
-    written = []
+    written, plans = [], dict[str, str]()
     for name, variable in named:
         prefix = "" if name is None else f"{name}_"
         if kept[name]:
             variable = variable if to is None else in_regions(variable, kept[name])
             fitted = fit_map(variable, given, func, kept[name], options, errors=errors)
-            computed = to is None and not fitted.found.lazy
-            parts.append(map_dataset(fitted.found, variable, prefix, computed))
+            found = fitted.found.settled() if to is None else fitted.found
+            parts.append(map_dataset(found, variable, prefix, to is None and not found.lazy))
+            if found.lazy:
+                plans[f"{prefix}plan"] = found.plan
             written += [] if to is None else [map_part(fitted, variable, prefix)]
         else:
             parts.append(_one_fit(name, variable, given, func, options, prefix, errors))
-    merged = xr.merge(parts, compat="no_conflicts", join="outer").assign_attrs(data.attrs)
+    merged = xr.merge(parts, compat="no_conflicts", join="outer").assign_attrs({**data.attrs, **plans})
     return merged if to is None else stored(to, merged, written)
 
 

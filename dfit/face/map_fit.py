@@ -12,7 +12,7 @@ import xarray as xr
 
 from dfit.data.domain import build_domain, coordinate_names
 from dfit.errors import InputError
-from dfit.face.map_input import common, resolved
+from dfit.face.map_input import asks_neighbours, common, resolved
 from dfit.map_identity import identity_of_map
 from dfit.map_store import Part
 from dfit.model import Model
@@ -73,7 +73,7 @@ def fit_map(
                     f"{one.kind} of {one.name} lies along {dim!r}, which is fitted over or not in the data; expected "
                     f"dimensions that are kept: {', '.join(map(str, kept))}. Type for example: .isel({dim}=0)"
                 )
-    beginning = Beginning(these.given, start.unset, start.guess, bool(options.get("neighbours")))
+    beginning = Beginning(these.given, start.unset, start.guess, asks_neighbours(options.get("neighbours")))
     found = map_of(model, start.parameters, domain, settings, list(kept), beginning, errors == "raise")
     return Fitted(found, partial(identity_of_map, found, model, domain, settings, these.given))
 
@@ -111,7 +111,7 @@ def map_part(fitted: Fitted, variable: xr.DataArray, prefix: str) -> Part:
     found = fitted.found
     cut = partial(variables_of, parameters=len(found.parameters.names))
     made_of = fitted.identity(own_coords(variable, found.kept))
-    return Part(prefix, found.table, cut, found.job.raises, made_of)
+    return Part(prefix, found.table, cut, found.job.raises, made_of, found.passes)
 
 
 def own_coords(variable: xr.DataArray, kept: Sequence[Any]) -> dict[Any, xr.DataArray]:

@@ -39,7 +39,7 @@ from dfit.reduce.pixel_stack import Stack
 
 # Pixels whose states are held at a time, and bytes of their points: fewer pixels where they have many.
 SLAB = 1 << 15
-SLAB_BYTES = 256 << 20
+SLAB_BYTES = 128 << 20
 
 Find = Callable[[np.ndarray, Points, Starts], Starts]
 

@@ -20,7 +20,7 @@ from dfit.reduce.pixel_answers import Starts
 from dfit.reduce.pixel_fit import Find, PixelFit
 from dfit.reduce.pixel_stack import Stack
 from dfit.reduce.pixel_starts import by_function, by_model, guessed, starts_of
-from dfit.reduce.pixel_table import table_of
+from dfit.reduce.pixel_table import table_columns, table_of
 
 
 def fit_chunk(job: MapJob, constants: Mapping[str, np.ndarray], *operands: Any) -> np.ndarray:
@@ -60,6 +60,18 @@ def parts_of(operands: Sequence[Any], job: MapJob) -> list[list[np.ndarray]]:
             part.append(np.asarray(operand))
         parts.append(part)
     return parts
+
+
+def whole_table(
+    job: MapJob, shape: Sequence[int], rows: Sequence[np.ndarray], labels: Sequence[np.ndarray]
+) -> np.ndarray:
+    """Table (kept dimensions, columns) of a chunk whose kept dimensions have this shape, from rows of pixels."""
+    table = np.concatenate(rows)
+    if job.raises:
+        parameters: Parameters = cloudpickle.loads(job.pixels.recipe.parameters)
+        status = table[:, table_columns(len(parameters.names))["status"]][:, 0]
+        _require_success(job, status, partial(_place, job, labels, shape))
+    return table.reshape(*shape, table.shape[-1])
 
 
 def _find(job: MapJob, p: Parameters, fit: PixelFit, place: Callable[[int], str]) -> Find | None:
