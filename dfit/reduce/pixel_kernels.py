@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, TypeVar
 
 import jax
@@ -20,6 +20,21 @@ from dfit.core.trust_region import Geometry
 from dfit.reduce.kernels import KERNELS_KEPT, Kernel, Recipe, kernel_for
 
 Tree = TypeVar("Tree")
+_batched = threading.Lock()
+
+
+def alone(program: Callable[..., Any]) -> Callable[..., Any]:
+    """A program with LAPACK over lanes, one call at a time in this process, giving finished NumPy arrays.
+
+    JAX spreads such a batch over XLA's threads and waits for it on one of them: as many calls at a time as
+    there are threads would wait for each other for ever.
+    """
+
+    def run(*arguments: Any) -> Any:
+        with _batched:
+            return jax.tree.map(np.asarray, program(*arguments))
+
+    return run
 
 
 def lanes_last(values: Tree) -> Tree:
@@ -43,7 +58,7 @@ def _judged(
 # Programs that know no model: one compilation for all of them.  Lanes are the first axis, but of the first two.
 judge_lanes = jax.jit(judged)
 judge = jax.jit(_judged)
-judge_exactly = jax.jit(jax.vmap(judged_exactly, in_axes=(0, 0, 0, None)), compiler_options=QUICK)
+judge_exactly = alone(jax.jit(jax.vmap(judged_exactly, in_axes=(0, 0, 0, None)), compiler_options=QUICK))
 invert = jax.jit(lambda roots, free: lanes_first(inverse(lanes_last(roots), lanes_last(free))))
 
 
@@ -107,7 +122,7 @@ def _build(recipe: Recipe, constants: Mapping[str, np.ndarray], shared: Leaf, bl
     def whole(form: str) -> Any:
         function = leaf_kernel(evaluate, layout._replace(form=form, block=block))
         mapped = jax.vmap(function, in_axes=(0, axes(0), scalars))
-        return jax.jit(kernel.counted(mapped), compiler_options=QUICK)
+        return alone(jax.jit(kernel.counted(mapped), compiler_options=QUICK))
 
     points, columns = Points(1, 1, axes(1).coords), axes(1)._replace(given=())
     facts = jax.vmap(survey(layout), in_axes=(columns, scalars), out_axes=(0, 0, points))
