@@ -38,6 +38,7 @@ logger = logging.getLogger("dfit")
 
 MARKS = "dfit_regions"  # the group of the marks
 MADE_OF, TEMPLATE, FAILED = "made_of.json", "template", "failed"
+ADVICE = "Type another path, as to='map-2.zarr', or remove what is there"
 LIMIT_BYTES = 1 << 24  # of what a map is made of
 NOT_YET = -1  # status of pixels that are not fitted yet
 
@@ -92,14 +93,26 @@ class Writer:
     cut: Callable[[Any], dict[str, Any]]
 
 
-def path_of(to: Any) -> str:
-    """The path or URL of a map that a user typed."""
+def path_for(to: Any) -> str:
+    """The path or URL that a user typed for a map, where there is none yet, or one.
+
+    Raises
+    ------
+    InputError
+        If it is no path, or holds something else.
+    """
     if not isinstance(to, str | os.PathLike) or not os.fspath(to) or "\0" in str(to):
         raise InputError(f"to is {to!r}; expected a path or a URL. Type: to='map.zarr'")
     path = os.fspath(to).removeprefix("file://")
     if path.endswith(".zip"):
         raise InputError(f"to is {to!r}: several tasks cannot write one zip file. Type: to='map.zarr'")
-    return path.rstrip("/") if "://" in path else os.path.abspath(os.path.expanduser(path))
+    path = path.rstrip("/") if "://" in path else os.path.abspath(os.path.expanduser(path))
+    if os.path.isfile(path):
+        raise InputError(f"{path} is a file; expected a folder for a map, or none yet. {ADVICE}")
+    there = place_of(f"{path}/{MARKS}").names()
+    if MADE_OF not in there and (there or set(place_of(path).names()) - {MARKS}):
+        raise InputError(f"{path} holds something that is no map of dfit. {ADVICE}")
+    return path
 
 
 def in_regions(variable: xr.DataArray, kept: Sequence[Hashable]) -> xr.DataArray:
@@ -116,23 +129,23 @@ def in_regions(variable: xr.DataArray, kept: Sequence[Hashable]) -> xr.DataArray
     return variable.chunk(uneven) if uneven else variable
 
 
-def stored(to: Any, found: xr.Dataset, parts: Iterable[Part]) -> xr.Dataset:
+def stored(path: str, found: xr.Dataset, parts: Iterable[Part]) -> xr.Dataset:
     """A map that is written to a store, but for the regions that are there, and opened from it.
 
     Parameters
     ----------
-    to : path or URL, which holds nothing yet, or the same map.
+    path : from `path_for`.
     found : the map, lazy.
     parts : of its variables that are computed by region.
 
     Raises
     ------
     InputError
-        If the store holds something else.
+        If the store holds another map.
     CheckpointError
         If it cannot be written.
     """
-    path, ordered = path_of(to), sorted(parts, key=lambda part: part.prefix)
+    ordered = sorted(parts, key=lambda part: part.prefix)
     marks = place_of(f"{path}/{MARKS}")
     _require_same(path, {part.prefix: part.made_of for part in ordered})
     if TEMPLATE not in marks.names():
@@ -140,7 +153,7 @@ def stored(to: Any, found: xr.Dataset, parts: Iterable[Part]) -> xr.Dataset:
     names = marks.names()
     todo = [_unfinished(part, number, names) for number, part in enumerate(ordered)]
     total, missing = sum(one.size for one in todo), sum(int(one.sum()) for one in todo)
-    logger.info("%s: %d of %d regions were there", to, total - missing, total)
+    logger.info("%s: %d of %d regions were there", path, total - missing, total)
     for number, (part, some) in enumerate(zip(ordered, todo, strict=True)):
         if some.any():
             _write(path, number, part, some)
@@ -155,14 +168,9 @@ def stored(to: Any, found: xr.Dataset, parts: Iterable[Part]) -> xr.Dataset:
 
 
 def _require_same(path: str, parts: Mapping[str, Mapping[str, Mapping[str, str]]]) -> None:
-    """Refuse a path that holds another map or something else; an empty one is claimed for this map."""
-    advice = "Type another path, as to='map-2.zarr', or remove what is there"
+    """Refuse the path of another map; an empty one is claimed for this map."""
     marks = place_of(f"{path}/{MARKS}")
-    if os.path.isfile(path):
-        raise InputError(f"{path} is a file; expected a folder for a map, or none yet. {advice}")
     if MADE_OF not in marks.names():
-        if place_of(path).names():
-            raise InputError(f"{path} holds something that is no map of dfit. {advice}")
         with _told(path):
             if "://" not in path:
                 os.makedirs(path, exist_ok=True)  # with the permissions of any folder of the user's
@@ -179,7 +187,7 @@ def _require_same(path: str, parts: Mapping[str, Mapping[str, Mapping[str, str]]
             for sentence in other(then["parts"][prefix], then["environment"], now)
         ]
     if told:
-        raise InputError(f"{path} holds another map: {'; '.join(told)}. {advice}")
+        raise InputError(f"{path} holds another map: {'; '.join(told)}. {ADVICE}")
 
 
 def _listed(prefixes: Iterable[str]) -> str:

@@ -17,7 +17,7 @@ from dfit.face.map_fit import fit_map, map_dataset, map_part
 from dfit.face.map_input import kept_dims
 from dfit.fitting import fit
 from dfit.following import stopped_by_user
-from dfit.map_store import in_regions, stored
+from dfit.map_store import in_regions, path_for, stored
 from dfit.result import FitResult
 from dfit.signature import arguments_of
 
@@ -51,6 +51,7 @@ def fit_dataset(
     kept = {name: kept_dims(variable, given, reduce_dims) for name, variable in named}
     if to is not None:
         _require_maps(kept)
+        to = path_for(to)
     parts = [xr.Dataset(coords={name: c.variable for name, c in data.coords.items() if c.ndim == 0})]
     written, plans = [], dict[str, str]()
     for name, variable in named:
