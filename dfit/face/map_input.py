@@ -127,6 +127,13 @@ def resolved(model: Model, these: Common, tie: Any, is_complex: bool) -> Resolve
     return Resolved(parameters, tuple(sorted(bounded - typed)), guess)
 
 
+def asks_neighbours(value: Any) -> bool:
+    """Whether neighbours= was typed."""
+    if not isinstance(value, bool | np.bool_ | None):
+        raise InputError(f"neighbours is {value!r}; expected True or False. Type: neighbours=True")
+    return bool(value)
+
+
 def require_start(model: Model, is_complex: bool) -> None:
     """Refuse a model that finds no start in the points of a pixel."""
     func = require_guessable(model)
