@@ -58,7 +58,8 @@ class Problem(NamedTuple):
 
     lower: Any  # (p,)
     upper: Any  # (p,)
-    facts: Facts
+    count: Any  # () as of `Equations`
+    scale2: Any  # () as of `Equations`
 
 
 def survey(layout: Layout) -> Callable[[Leaf, Scalars], tuple[jax.Array, jax.Array, Points]]:
@@ -134,7 +135,7 @@ def judged(lane: Lane, fields: dict[str, jax.Array], problem: Problem, tolerance
     nothing = jax.tree.map(jnp.zeros_like, lane.here)._replace(free=jnp.ones_like(lane.here.free))
     here = choose(lane.state.evaluations == 0, nothing, lane.here)
     pairs = [fields["matrix"][k] for k in range((p + 1) * (p + 2) // 2)]
-    equations = _equations(root_of(pairs, p + 1), fields, problem.facts)
+    equations = _equations(root_of(pairs, p + 1), fields, problem)
     after = advance(lane.state, here, equations, problem.lower, problem.upper, tolerances, BY_CHOLESKY)
     return choose(lane.state.status == Status.RUNNING, Lane(*after), lane)
 
@@ -143,11 +144,11 @@ def judged_exactly(
     state: State, fields: dict[str, jax.Array], problem: Problem, tolerances: Tolerances
 ) -> tuple[State, jax.Array]:
     """The same by triangles, of one problem, for which no condition is too high: 1."""
-    equations = _equations(fields["matrix"], fields, problem.facts)
+    equations = _equations(fields["matrix"], fields, problem)
     after = step(state, equations, problem.lower, problem.upper, tolerances, BY_SVD)
     return choose(state.status == Status.RUNNING, after, state), jnp.ones(())
 
 
-def _equations(root: jax.Array, fields: dict[str, jax.Array], facts: Facts) -> Equations:
+def _equations(root: jax.Array, fields: dict[str, jax.Array], problem: Problem) -> Equations:
     finite = jnp.isfinite(fields["cost"])  # and the root, which the solver looks at
-    return Equations(root, fields["cost"], fields["psi2"], facts.moments[4], facts.count, finite)
+    return Equations(root, fields["cost"], fields["psi2"], problem.scale2, problem.count, finite)

@@ -11,7 +11,7 @@ import numpy as np
 
 from dfit.core.cholesky import MOST_PARAMETERS
 from dfit.core.pixel_covariance import spreads
-from dfit.core.pixels import Facts
+from dfit.core.pixels import Facts, Problem
 from dfit.core.state import State, Tolerances, start
 from dfit.core.sums import DROPS, FAULTS, MISSING
 from dfit.pixel_status import PixelStatus
@@ -122,6 +122,11 @@ def begin_again(states: State, which: np.ndarray) -> None:
         whole[which] = part
 
 
+def problem_of(starts: Starts, facts: Facts) -> Problem:
+    """Operands of the solves, arrays (N, ...)."""
+    return Problem(starts.lower, starts.upper, facts.count, facts.moments[:, 4])
+
+
 def refused_of(job: PixelJob, facts: Facts, starts: Starts) -> np.ndarray:
     """Status (N,) of pixels that are not fitted, -1 for the others."""
     found = np.full(facts.count.size, -1)
@@ -145,15 +150,15 @@ def box_of(starts: Starts) -> Box:
 
 
 def without_noise(
-    job: PixelJob, fields: Any, theta: Any, facts: Facts, typical: np.ndarray | None = None
+    job: PixelJob, fields: Any, theta: Any, scale2: np.ndarray, typical: np.ndarray | None = None
 ) -> Any:
     """Triangles (k, ...) of all points of pixels; of differences, without what is their rounding alone."""
     if job.recipe.traceable:
         return fields
     fields = jax.tree.map(np.array, fields)
-    for k, scale2 in enumerate(facts.moments[:, 4]):
+    for k, size in enumerate(scale2):
         own = None if typical is None else typical[k]
-        fields["matrix"][k] = without_noise_of(job.recipe, fields["matrix"][k], theta[k], float(scale2), own)
+        fields["matrix"][k] = without_noise_of(job.recipe, fields["matrix"][k], theta[k], float(size), own)
     return fields
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -13,6 +14,7 @@ from dfit import fingerprint
 from dfit.core.lanes import Engine, solve
 from dfit.core.pixels import ROUGH, Facts, Lane, Points, Problem
 from dfit.core.state import State, Status
+from dfit.data.leaves import empty_aligned
 from dfit.precision import float64_on_cpu, one_blas_thread
 from dfit.reduce.evaluators import TRIANGLE_ABOVE
 from dfit.reduce.pixel_answers import (
@@ -28,6 +30,7 @@ from dfit.reduce.pixel_answers import (
     begin,
     begin_again,
     box_of,
+    problem_of,
     quick_enough,
     refused_of,
     some_of,
@@ -54,6 +57,12 @@ def _slabs(pixels: np.ndarray, starts: Starts, points: int) -> Iterator[tuple[np
     step = slab_of(points)
     for first in range(0, pixels.size, step):
         yield pixels[first : first + step], some_of(starts, slice(first, first + step))
+
+
+def empty_lanes(values: np.ndarray, lanes: int) -> np.ndarray:
+    """Array for so many pixels in the place of all, which JAX reads where it is."""
+    shape = values.shape[:-1]
+    return empty_aligned(math.prod(shape) * lanes, values.dtype).reshape(*shape, lanes)
 
 
 class PixelFit:
@@ -84,7 +93,7 @@ class PixelFit:
         for these, some in _slabs(pixels, starts, self.stack.points):
             with self._numerics():
                 facts, points = self._survey(these)
-                states, problem = begin(some.theta), Problem(some.lower, some.upper, facts)
+                states, problem = begin(some.theta), problem_of(some, facts)
                 self._solve(these, states, some, points, problem, np.arange(these.size), 1)
             costs.append(np.where(states.equations.finite, states.equations.cost, np.inf))
         return np.concatenate(costs)
@@ -112,7 +121,7 @@ class PixelFit:
                 starts = find(pixels, points, starts)
             refused = refused_of(job, facts, starts)
             states = begin(starts.theta)
-            problem = Problem(starts.lower, starts.upper, facts)
+            problem = problem_of(starts, facts)
             wanted = np.flatnonzero(refused < 0)
             well = self._solve(pixels, states, starts, points, problem, wanted, job.limit)
             own = states.theta, starts.held, box_of(starts)
@@ -142,35 +151,27 @@ class PixelFit:
 
     def _quick(self, points: Points, starts: Starts, problem: Problem) -> Engine:
         """By sums of squares and Cholesky factors."""
-
-        def load(data: Points | None, places: np.ndarray, which: np.ndarray) -> Points:
-            def filled(values: np.ndarray, before: np.ndarray | None) -> np.ndarray:
-                if values.ndim == 1:
-                    return values
-                if before is None:
-                    return np.take(values, which, axis=1)
-                before[:, places] = values[:, which]
-                return before
-
-            if data is None:
-                return jax.tree.map(lambda values: filled(values, None), points)
-            return jax.tree.map(filled, points, data)
-
         lanes = self._points.lanes(LANES)
-        held = np.ascontiguousarray(starts.held.T)
-        last = Problem(
-            starts.lower.T.copy(),
-            starts.upper.T.copy(),
-            Facts(*(np.moveaxis(a, 0, -1) for a in problem.facts)),
-        )
+        # All that differs between lanes, pixels last; coordinates along points alone are the same for all.
+        by_pixel = points._replace(coords=tuple(c for c in points.coords if c.ndim == 2))
+        whole = (by_pixel, *(jax.tree.map(np.transpose, a) for a in (problem, starts.held)))
         here = nowhere(starts.theta.shape[1], lanes)
 
-        def advance(state: State, data: Points, which: np.ndarray) -> tuple[State, np.ndarray]:
+        def load(data: Any, places: np.ndarray, which: np.ndarray) -> Any:
+            if data is None:
+                data = jax.tree.map(lambda a: empty_lanes(a, lanes), whole)
+            for values, now in zip(jax.tree.leaves(whole), jax.tree.leaves(data), strict=True):
+                now[..., places] = values[..., which]
+            return data
+
+        def advance(state: State, data: Any, which: np.ndarray) -> tuple[State, np.ndarray]:
             nonlocal here
+            own, these, held = data
+            varying = iter(own.coords)
+            own = own._replace(coords=tuple(c if c.ndim == 1 else next(varying) for c in points.coords))
             # Views: the arrays have their lanes last in memory all the time.
             now = Lane(jax.tree.map(lambda a: np.moveaxis(a, 0, -1), state), here)
-            fields = self._points.lane_sums(now.state.trial, data, held[:, which])
-            these = jax.tree.map(lambda a: a[..., which], last)
+            fields = self._points.lane_sums(now.state.trial, own, held)
             new = jax.tree.map(np.asarray, judge_lanes(now, fields, these, self.job.tolerances))
             here = new.here
             return jax.tree.map(lambda a: np.moveaxis(a, -1, 0), new.state), here.condition
@@ -194,7 +195,7 @@ class PixelFit:
             own = at(box, which)
             fields = self._points.triangles(state.trial, data, starts.held[which], own)
             these = at(problem, which)
-            fields = without_noise(self.job, fields, state.trial, these.facts, own[0])
+            fields = without_noise(self.job, fields, state.trial, these.scale2, own[0])
             out = judge_exactly(state, fields, these, self.job.tolerances)
             return jax.tree.map(np.asarray, out)
 

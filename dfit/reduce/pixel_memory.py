@@ -15,7 +15,7 @@ from dfit.reduce.map_job import MapJob
 from dfit.reduce.memory import Memory
 from dfit.reduce.pixel_answers import EXACT_LANES, LANES
 from dfit.reduce.pixel_fit import slab_of
-from dfit.reduce.pixel_points import LANE_BYTES
+from dfit.reduce.pixel_points import work_of
 
 # Of a worker's limit that tasks may take: dask starts to spill at 0.6, and not all is theirs.
 TASK_FRACTION = 0.5
@@ -130,7 +130,8 @@ class _Sizes:
         pixels = math.prod(lengths[axis] for axis in self.kept)
         points = math.prod(lengths[axis] for axis in self.job.fitted)
         # Joined out of pieces, which are still there.
-        return self._read(lengths) + 2 * min(pixels, slab_of(points)) * points * self._point
+        ready = 2 * min(pixels, slab_of(points)) * points * self._point
+        return self._read(lengths) + ready + work_of(points, pixels)
 
     def _read(self, lengths: Sequence[int]) -> int:
         return sum(a.dtype.itemsize * math.prod(lengths[axis] for axis in axes) for a, axes in self.columns)
@@ -152,8 +153,7 @@ class _Sizes:
             for axis, k in zip(fitted, where, strict=True):
                 lengths[axis] = self.grid[axis][k]
             points = math.prod(lengths[axis] for axis in fitted)
-            work = min(LANE_BYTES, min(LANES, self.pixels) * points * self._point)
-            sizes.append((self._read(lengths) + work, points))
+            sizes.append((self._read(lengths) + work_of(points, self.pixels), points))
         found = list(_runs([size for size, _ in sizes], budget))
         return tuple(found), max(sum(sizes[k][1] for k in part) for part in found)
 

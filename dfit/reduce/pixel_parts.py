@@ -17,7 +17,7 @@ import numpy as np
 
 from dfit import fingerprint
 from dfit.core.lanes import LEFT_AT, verdict
-from dfit.core.pixels import ROUGH, Facts, Problem
+from dfit.core.pixels import ROUGH, Facts
 from dfit.core.state import State, Status
 from dfit.core.sums import merge_moments
 from dfit.precision import float64_on_cpu, one_blas_thread
@@ -34,6 +34,7 @@ from dfit.reduce.pixel_answers import (
     begin,
     begin_again,
     in_lanes,
+    problem_of,
     quick_enough,
     refused_of,
     without_noise,
@@ -224,9 +225,9 @@ def _step(job: MapJob, course: Course, number: int, which: np.ndarray, fields: F
         return
     pixels, states, facts = job.pixels, course.states, course.facts
     assert facts is not None
-    problem = Problem(course.starts.lower, course.starts.upper, facts)
+    problem = problem_of(course.starts, facts)
     if number == EXACT:
-        fields = without_noise(pixels, fields, states.trial[which], at(facts, which))
+        fields = without_noise(pixels, fields, states.trial[which], facts.moments[which, 4])
     step, lanes, roughest = (
         (judge, LANES, (ROUGH, TRIANGLE_ABOVE))
         if number == QUICK

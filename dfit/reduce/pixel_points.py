@@ -12,11 +12,23 @@ from dfit.core.kernel import Leaf, Scalars
 from dfit.core.pixels import Facts, Points
 from dfit.core.sums import DROPS, FAULTS
 from dfit.reduce.kernels import Box
-from dfit.reduce.pixel_answers import EXACT_LANES, PixelJob, at, in_lanes, runs
+from dfit.reduce.pixel_answers import EXACT_LANES, LANES, PixelJob, at, in_lanes, runs
 from dfit.reduce.pixel_kernels import Programs, programs_for
 from dfit.reduce.pixel_stack import Stack
 
-LANE_BYTES = 64 << 20
+# Of y and the root weights of all lanes, and how much is taken in all while they are made ready and summed.
+LANE_BYTES = 32 << 20
+WORK = 4
+
+
+def lanes_for(points: int, wanted: int) -> int:
+    """A number of lanes, fewer where pixels have very many points."""
+    return max(1, min(wanted, 1 << max(LANE_BYTES // (16 * points), 1).bit_length() - 1))
+
+
+def work_of(points: int, pixels: int) -> int:
+    """Bytes that the sums of so many pixels of so many points take at a time."""
+    return WORK * 16 * points * lanes_for(points, min(pixels, LANES))
 
 
 class PixelPoints:
@@ -40,8 +52,7 @@ class PixelPoints:
 
     def lanes(self, wanted: int) -> int:
         """A number of lanes, fewer where pixels have very many points."""
-        size = self._padded * 8 * 2
-        return max(1, min(wanted, 1 << max(LANE_BYTES // size, 1).bit_length() - 1))
+        return lanes_for(self._padded, wanted)
 
     def survey(self, pixels: np.ndarray, wanted: int) -> tuple[Facts, Points]:
         """What the data of each pixel are, and their points for `sums`, pixels along the last axis."""

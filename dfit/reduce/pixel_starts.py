@@ -67,16 +67,33 @@ def guessed(starts: Starts, found: np.ndarray, guess: Guess, p: Parameters) -> S
 
 def by_model(model: bytes, points: Points, lanes: int) -> np.ndarray:
     """Starts (N, P) of a pickled model's own, so many pixels at a time; points along the first axis of their arrays."""
-    along = tuple(c.ndim - 1 or None for c in points.coords)
-    with _building:
-        program = _start_program(model, along)
     valid = points.root_weight > 0
+    together = valid.any(axis=1)
+    alike = (valid == together[:, None]).all(axis=0) | ~valid.any(axis=0)
+    if 2 * alike.sum() < alike.size:  # few of them are not worth a program
+        alike[:] = False
+    # What does not depend on y is computed once for all lanes where they have the same points.
+    groups = [(np.flatnonzero(alike), together), (np.flatnonzero(~alike), valid)]
+    parts = [
+        (pixels, _of_group(model, points, mask, pixels, lanes)) for pixels, mask in groups if pixels.size
+    ]
+    found = np.empty((alike.size, parts[0][1].shape[1]))
+    for pixels, part in parts:
+        found[pixels] = part
+    return found
 
-    def some(these: np.ndarray) -> np.ndarray:
-        coords = (c if c.ndim == 1 else c[:, these] for c in points.coords)
-        return np.asarray(program(points.y[:, these], valid[:, these], *coords))
 
-    found: np.ndarray = in_lanes(some, lanes, valid.shape[1])
+def _of_group(model: bytes, points: Points, valid: np.ndarray, pixels: np.ndarray, lanes: int) -> np.ndarray:
+    """Starts (k, P) of some pixels; ``valid`` is (n,) where they share it."""
+    beside = (valid, *points.coords)
+    with _building:
+        program = _start_program(model, tuple(values.ndim - 1 or None for values in beside))
+
+    def some(these: np.ndarray) -> Any:
+        own = (values if values.ndim == 1 else values[:, pixels[these]] for values in beside)
+        return program(points.y[:, pixels[these]], *own)
+
+    found: np.ndarray = in_lanes(some, lanes, pixels.size)
     return found
 
 
@@ -85,10 +102,10 @@ _building = threading.Lock()
 
 @lru_cache(maxsize=KERNELS_KEPT)
 def _start_program(model: bytes, along: tuple[int | None, ...]) -> Any:
-    """Compiled `start` of a model over lanes, the second axis of its arguments, or None of what they share."""
+    """Compiled `start` of a model over lanes, the second axis of its arguments after y, or None of what they share."""
     # Not found by the fingerprint, which knows the prediction alone.
     func: Any = Model.from_blob(model, {}).func
-    return jax.jit(jax.vmap(func.start, in_axes=(1, 1, *along)))
+    return jax.jit(jax.vmap(func.start, in_axes=(1, *along)))
 
 
 def by_function(
