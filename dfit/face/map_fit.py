@@ -12,6 +12,7 @@ import xarray as xr
 
 from dfit.data.domain import build_domain, coordinate_names
 from dfit.errors import InputError
+from dfit.face.map_checks import require_given, require_options
 from dfit.face.map_input import asks_neighbours, common, resolved
 from dfit.map_identity import identity_of_map
 from dfit.map_store import Part
@@ -53,12 +54,7 @@ def fit_map(
 ) -> Fitted:
     """The fits of all pixels of one variable, not yet computed."""
     known = (*OF_THE_DATA, *OF_THE_FIT, *OF_THE_MODEL, *OF_PARAMETERS)
-    for name, value in options.items():
-        if name not in known and value is not None:
-            raise InputError(
-                f"{name}= is for one fit over all dimensions, and {', '.join(map(str, kept))} would be kept: leave it "
-                "out, or type reduce_dims=... (the three dots)"
-            )
+    require_options(options, known, kept)
     model = _model(func, coords, options)
     these = common(*(options.get(name) for name in ("p0", "bounds", "fixed")))
     domain = build_domain(
@@ -66,13 +62,8 @@ def fit_map(
     )
     start = resolved(model, these, options.get("tie"), domain.is_complex)
     settings = Settings(**{name: options[name] for name in OF_THE_FIT if name in options}, warmup=False)
-    for one in these.given:
-        for dim in one.values.dims:
-            if dim not in kept:
-                raise InputError(
-                    f"{one.kind} of {one.name} lies along {dim!r}, which is fitted over or not in the data; expected "
-                    f"dimensions that are kept: {', '.join(map(str, kept))}. Type for example: .isel({dim}=0)"
-                )
+    guessed = () if start.guess is None else (start.parameters.names[i] for i in start.guess.numbers)
+    require_given(these.given, domain.data, kept, start.parameters, {*start.unset, *guessed})
     beginning = Beginning(these.given, start.unset, start.guess, asks_neighbours(options.get("neighbours")))
     found = map_of(model, start.parameters, domain, settings, list(kept), beginning, errors == "raise")
     return Fitted(found, partial(identity_of_map, found, model, domain, settings, these.given))
