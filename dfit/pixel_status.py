@@ -31,7 +31,7 @@ IN_WORDS = {
     PixelStatus.EVALUATIONS_USED_UP: "not converged after {limit} evaluations; type a larger max_passes, or another p0",
     PixelStatus.STALLED: "not converged: no step decreases the cost any more; type another p0",
     PixelStatus.MODEL_NOT_FINITE_AT_START: "the model or its derivative is not finite at the start; type another p0",
-    PixelStatus.TOO_FEW_POINTS: "fewer points than parameters; fix some with fixed={name: value}",
+    PixelStatus.TOO_FEW_POINTS: "fewer points than parameters; fix some with fixed={{name: value}}",
     PixelStatus.UNUSABLE_DATA: "y, a coordinate or sigma is infinite, sigma is not positive, or NaN is not skipped; "
     "type where=mask for the points to fit",
     PixelStatus.BAD_START: "p0 is NaN or outside its bounds, or the bounds are crossed",
