@@ -144,7 +144,7 @@ def main() -> None:
     print(
         f"{int(fibres.sum())} voxels of fibres: {along:.2f} um^2/ms along, {across:.2f} and {between:.2f} across"
     )
-    print(f"neighbours among them differ by {turn(found, fibres):.0f} degrees (median; by chance 60)")
+    print(f"neighbours among them differ by {turn(found, fibres):.1f} degrees (median; by chance 60)")
 
 
 if __name__ == "__main__":
