@@ -81,13 +81,17 @@ def test_guess_is_the_models_own_start_of_each_pixel() -> None:
     rng = np.random.default_rng(1)
     x, y = rng.uniform(0, 10, (40, 5)), rng.normal(0, 1, (40, 5))
     valid = rng.random((40, 5)) < 0.7
+    valid[:, 1:4] = valid[:, 1:2]
+    valid[:, 3] = False
     points = Points(np.where(valid, y, 0.0), valid * 2.0, (x,))
     model = Model.from_callable(LIBRARY, ["x"])
+    alike = Points(*(values[:, 1:4] for values in points[:2]), (x[:, 1:4],))
     with float64_on_cpu():
-        found = by_model(model.to_blob(), points, 2)
+        apart, found = (by_model(model.to_blob(), some, 2) for some in (points, alike))
         start = jax.jit(LIBRARY.start)
-        one = [start(y[:, k], valid[:, k], x[:, k]) for k in range(5)]
-    np.testing.assert_allclose(found, np.array(one), rtol=1e-9)
+        one = np.array([start(y[:, k], valid[:, k], x[:, k]) for k in range(5)])
+    np.testing.assert_allclose(apart, one, rtol=1e-9)
+    np.testing.assert_allclose(found[:2], one[1:3], rtol=1e-9)  # of points that all have
 
 
 def test_guess_stays_within_bounds_and_leaves_fixed_values(decays: xr.DataArray) -> None:
