@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import importlib
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
 
+import jax.numpy as jnp
+import numpy as np
 import pytest
+import xarray as xr
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 
@@ -81,6 +85,26 @@ def test_tensors_of_voxels_agree_with_scipy_and_tell_fluid_from_fibres(source_en
     assert "160 voxels of fluid: 3.07 um^2/ms" in text  # free water at 37 degrees Celsius: 3.0
     assert "96 voxels of fibres: 1.65 um^2/ms along, 0.17 and 0.35 across" in text
     assert "differ by 5.5 degrees (median; by chance 60)" in text
+
+
+def test_lines_of_the_readme_on_maps_give_the_truth(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    section = (EXAMPLES.parent / "README.md").read_text(encoding="utf-8").split("\n## Maps")[1]
+    (lines,) = re.findall(r"```python\n(.*?)```", section.split("\n## ")[0], re.DOTALL)
+
+    def decay(time, amplitude, tau, offset):
+        return amplitude * jnp.exp(-time / tau) + offset
+
+    time = xr.DataArray(np.linspace(0, 10, 40), dims="time")
+    tau = xr.DataArray([[2.0, 3.0, 4.0]], dims=("y", "x"))
+    y = (5 * np.exp(-time / tau) + 1).assign_coords(time=time).chunk(x=2, time=20)
+    script, found = tmp_path / "lines.py", []
+    script.write_text(re.sub(r"^maps = .*", r"\g<0>\nfound.append(maps)", lines, flags=re.MULTILINE))
+    runpy.run_path(str(script), {"y": y, "decay": decay, "found": found})
+    assert len(found) == 6
+    for maps in found:
+        np.testing.assert_allclose(maps.curvefit_coefficients.isel(param=1), tau, rtol=1e-6)
+    assert (tmp_path / "map.zarr").is_dir()
 
 
 @pytest.mark.slow
