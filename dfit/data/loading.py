@@ -59,7 +59,7 @@ class Loader:
                 self._compute(item.name)
         arrays = []
         for (role, time), item in zip(self._sources, row, strict=True):
-            array = _missing_as_nan(self._values[item.name] if isinstance(item, Key) else item)
+            array = missing_as_nan(self._values[item.name] if isinstance(item, Key) else item)
             if time is not None:
                 array = time.offsets(array)
             if role == "y" and array.shape != chunk.shape:
@@ -67,7 +67,7 @@ class Loader:
                     f"partition {self._work.partition.index}: a chunk of y has shape {array.shape}, "
                     f"its array announces {chunk.shape}. Type: y = y.persist(); y.compute_chunk_sizes()"
                 )
-            arrays.append(_native(array))
+            arrays.append(np.ascontiguousarray(plain(array)))
         for source, (item, array) in enumerate(zip(row, arrays, strict=True)):
             if isinstance(item, Key):
                 if self._sums:
@@ -123,7 +123,7 @@ def _factor(*places: int) -> int:
     return mixed | 1
 
 
-def _missing_as_nan(values: Any) -> np.ndarray:
+def missing_as_nan(values: Any) -> np.ndarray:
     """Values as a plain array; masked ones become NaN, or False in a mask."""
     if not isinstance(values, np.ma.MaskedArray):
         return np.asarray(values)
@@ -133,8 +133,8 @@ def _missing_as_nan(values: Any) -> np.ndarray:
     return np.asarray(values.filled(missing.get(values.dtype.kind, np.nan)))
 
 
-def _native(array: np.ndarray) -> np.ndarray:
-    """The array C-contiguous, in this machine's byte order, and no wider than float64."""
+def plain(array: np.ndarray) -> np.ndarray:
+    """The array in this machine's byte order, and no wider than float64."""
     widest = {"f": np.dtype(np.float64), "c": np.dtype(np.complex128)}.get(array.dtype.kind, array.dtype)
     narrow = array.dtype.itemsize <= widest.itemsize
-    return np.ascontiguousarray(array, array.dtype.newbyteorder("=") if narrow else widest)
+    return array.astype(array.dtype.newbyteorder("=") if narrow else widest, copy=False)

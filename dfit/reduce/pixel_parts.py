@@ -133,8 +133,7 @@ def sums_of(
 
     ``room`` : points of a pixel in the largest part.
     """
-    columns = [[np.asarray(array) for array in arrays] for arrays in chunks]
-    points = PixelPoints(job.pixels, constants, Stack(job.columns, columns, job.fitted), room)
+    points = PixelPoints(job.pixels, constants, Stack(job.columns, chunks, job.fitted), room)
     with one_blas_thread(), float64_on_cpu(), fingerprint.fresh(job.pixels.recipe.fingerprint):
         return {form: _BY_FORM[form](points, these) for form, these in asked.items() if these.pixels.size}
 

@@ -12,6 +12,7 @@ import numpy as np
 from dfit.core.kernel import Leaf
 from dfit.data.coordinates import TimeAxis
 from dfit.data.leaves import spread
+from dfit.data.loading import missing_as_nan, plain
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,8 @@ class Stack:
         return tuple(values is not None for values in self._shared)
 
     def _view(self, column: Column, values: np.ndarray, shape: Sequence[int]) -> np.ndarray:
-        numbers = np.asarray(values) if column.time is None else column.time.offsets(values)
+        array = missing_as_nan(values)
+        numbers = plain(array if column.time is None else column.time.offsets(array))
         return np.transpose(spread(numbers, column.axes, shape), self._order)
 
     def _whole(self, views: Sequence[np.ndarray]) -> np.ndarray:

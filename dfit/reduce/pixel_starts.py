@@ -12,6 +12,7 @@ import jax
 import numpy as np
 
 from dfit.core.pixels import Points
+from dfit.data.loading import missing_as_nan
 from dfit.errors import ModelError
 from dfit.model import Model
 from dfit.parameters import Parameters
@@ -31,7 +32,7 @@ def starts_of(job: MapJob, p: Parameters, shape: Sequence[int], given: Sequence[
     tables = {"p0": p.init, "lower": p.lower, "upper": p.upper}
     rows = {name: np.tile(values, (n, 1)) for name, values in tables.items()}
     for (kind, number, axes), values in zip(job.given, given, strict=True):
-        spread = np.asarray(values)[tuple(slice(None) if axis in axes else None for axis in kept)]
+        spread = missing_as_nan(values)[tuple(slice(None) if axis in axes else None for axis in kept)]
         rows["p0" if kind == "fixed" else kind][:, number] = np.broadcast_to(spread, shape).ravel()
     low, high = rows["lower"], rows["upper"]
     for number in job.unset:

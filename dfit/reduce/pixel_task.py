@@ -57,7 +57,7 @@ def parts_of(operands: Sequence[Any], job: MapJob) -> list[list[np.ndarray]]:
         for column, operand in zip(job.columns, operands, strict=True):
             for axis, place in zip(job.fitted, index, strict=True):
                 operand = operand[place] if axis in column.axes else operand
-            part.append(np.asarray(operand))
+            part.append(operand)
         parts.append(part)
     return parts
 
