@@ -10,6 +10,7 @@ import dask.array as da
 import numpy as np
 import xarray as xr
 
+from dfit.data.domain import Domain
 from dfit.data.inputs import over
 from dfit.errors import InputError
 from dfit.fitting import fit
@@ -67,6 +68,17 @@ def _require_names(kind: str, values: Any, kept: Sequence[Any]) -> None:
                     f"{kind}[{name!r}] has an array of shape {np.shape(one)}; expected one number for all pixels, or "
                     f"values by pixel with their dimensions. Type: xr.DataArray(values, dims=({kept[0]!r},))"
                 )
+
+
+def require_origin(domain: Domain, kept: Sequence[Any], time_origin: Any) -> None:
+    """Refuse dates by pixel without an origin: the first date of the first pixel is none for the others."""
+    for name, axis in domain.time.items():
+        along = [dim for dim in domain.coords[name].dims if dim in kept]
+        if along and time_origin is None and not axis.is_duration:
+            raise InputError(
+                f"the coordinate {name!r} holds other dates for each {along[0]}, and none to count them from. Type for "
+                f"example: time_origin={axis.origin!r}, or give it durations, times - times.isel(time=0)"
+            )
 
 
 def require_given(
