@@ -24,12 +24,13 @@ class FitAccessor:
         func: Callable[..., Any],
         reduce_dims: Any = None,
         skipna: bool = True,
-        p0: Mapping[str, Any] | Sequence[float] | None = None,
+        p0: Mapping[str, Any] | Sequence[float] | Callable[..., Any] | str | None = None,
         bounds: Mapping[str, tuple[Any, Any]] | None = None,
         param_names: Sequence[str] | None = None,
         errors: str = "raise",
         kwargs: None = None,
         to: str | PathLike[str] | None = None,
+        neighbours: bool = False,
         **options: Any,
     ) -> xr.Dataset:
         """Fit `func` to the data, with the arguments and the variables of xarray's `curvefit`.
@@ -47,7 +48,13 @@ class FitAccessor:
         skipna : bool
             Whether NaN is a missing point; otherwise it is an error.
         p0, bounds : mapping, optional
-            ``{"tau": 5}``, ``{"tau": (0, 50)}``: numbers or 0-dimensional DataArrays.
+            ``{"tau": 5}``, ``{"tau": (0, 50)}``: numbers, or for a map DataArrays over kept dimensions, such
+            as an earlier map's coefficients.  A pixel whose p0 is NaN, or outside its bounds, is not fitted.
+            ``p0="guess"`` finds a start in the points of each pixel, for a model of `dfit.models`;
+            ``p0={"tau": "guess", "c": 1}`` for some parameters.  Or ``p0=function``: ``function(y, x)`` is
+            called with the valid points of each pixel, NumPy arrays, times as numbers, and returns all
+            parameters in a mapping or sequence; it is slow.  What it returns is moved into the bounds; where
+            it raises, the error names the pixel, and with ``errors="ignore"`` the pixel is not fitted.
         param_names : sequence of str, optional
             Where the signature of `func` does not tell.
         errors : {"raise", "ignore"}
@@ -60,6 +67,10 @@ class FitAccessor:
             other; what is returned is opened from there.  Called again after a kill or an error, it goes on
             with the regions that are not there yet; of data, model or options that are not the same it is
             refused.  A pixel that no process has come to yet has status -1.
+        neighbours : bool
+            Whether a pixel of a map whose fit failed, or whose points the answer of a pixel beside it fits
+            better than its own, is fitted again from there, until no cost falls any more.  It looks within
+            chunks of the kept dimensions only, so other chunks may give other answers.
         **options
             `sigma`, `where`, `loss`, `fixed`, `constants`, `callback`, `checkpoint`, ... of `dfit.fit`.
             Each variable of a Dataset has a folder of its own below the checkpoint's path.
@@ -100,7 +111,14 @@ class FitAccessor:
             errors=errors,
             kwargs=kwargs,
             to=to,
-            options={"skipna": skipna, "p0": p0, "bounds": bounds, "param_names": param_names, **options},
+            options={
+                "skipna": skipna,
+                "p0": p0,
+                "bounds": bounds,
+                "param_names": param_names,
+                "neighbours": neighbours,
+                **options,
+            },
         )
 
 
