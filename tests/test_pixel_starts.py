@@ -190,6 +190,19 @@ def test_an_earlier_map_starts_another_one(decays: xr.DataArray, from_truth: xr.
         filled.fit("x", LIBRARY, p0=other)
 
 
+def test_the_model_is_tried_where_a_pixel_begins() -> None:
+    def narrow(x: Any, amplitude: Any, tau: Any) -> Any:
+        if not 2e-9 <= tau < 1e-8:
+            raise ValueError("no such tau")
+        return amplitude * np.exp(-x / tau)
+
+    start = xr.DataArray([[np.nan, 3e-9]], dims=("a", "b"), coords={"b": ["b0", "b1"]})
+    y = cube([np.exp(-X / 3.0)] * 2 * np.ones((1, 2, 1))).assign_coords(x=X * 1e-9)
+    with pytest.warns(DfitWarning, match="jnp"):
+        found = y.fit("x", narrow, p0={"amplitude": 1.01, "tau": start}, errors="ignore")
+    np.testing.assert_allclose(found.curvefit_coefficients.sel(param="tau"), [[np.nan, 3e-9]], rtol=1e-9)
+
+
 def test_parameters_of_lmfit_start_a_map_with_their_bounds(decays: xr.DataArray) -> None:
     p0 = lmfit.Parameters()
     p0.add("amplitude", 5.0)

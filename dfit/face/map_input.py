@@ -114,7 +114,8 @@ def resolved(model: Model, these: Common, tie: Any, is_complex: bool) -> Resolve
         asked = set(model.param_names) - set(tie or ()) if these.asked is None else set(these.asked)
         own |= asked - ({fixed} if isinstance(fixed, str) else set(fixed or ()))
     if own:
-        p0 = {**dict(p0 or {}), **_any_within(model, these.bounds, own, tie)}
+        at = {one.name: one.values for one in these.given if one.kind == "p0" and one.values.chunks is None}
+        p0 = {**dict(p0 or {}), **_any_within(model, these.bounds, own, tie, at)}
     parameters = Parameters.resolve(model, p0, these.bounds, fixed, tie)
     if p0 is None or isinstance(p0, Mapping):
         typed = {str(name) for name in p0 or ()}
@@ -143,20 +144,24 @@ def require_start(model: Model, is_complex: bool) -> None:
         jax.eval_shape(func.start, few[0], jax.ShapeDtypeStruct((8,), np.bool_), *few)
 
 
-def _any_within(model: Model, bounds: Any, names: Iterable[str], tie: Any) -> dict[str, float]:
-    """Numbers within the bounds that are the same for all pixels, by name."""
+def _any_within(
+    model: Model, bounds: Any, names: Iterable[str], tie: Any, at: Mapping[str, xr.DataArray]
+) -> dict[str, float]:
+    """Numbers by name within the bounds that are the same for all pixels, where there are some one of the values."""
     known = model.param_names
-    pairs = zip(
-        *read_bounds(known, with_own_bounds(known, bounds, own_bounds(model.func), tie or ())), strict=True
-    )
-    limits = dict(zip(known, pairs, strict=True))
+    lower, upper = read_bounds(known, with_own_bounds(known, bounds, own_bounds(model.func), tie or ()))
+    limits = dict(zip(known, zip(lower.tolist(), upper.tolist(), strict=True), strict=True))
     found = {}
     for name in names:
         low, high = limits.get(name, (-math.inf, math.inf))
-        if math.isfinite(low) and math.isfinite(high):
-            found[name] = 0.5 * float(low + high)
+        values = np.ravel(at.get(name, ()))
+        usable = values[(low <= values) & (values <= high)] if values.dtype.kind in "fiu" else values[:0]
+        if np.isfinite(usable).any():  # the model is tried there
+            found[name] = float(usable[np.isfinite(usable)][0])
+        elif math.isfinite(low) and math.isfinite(high):
+            found[name] = 0.5 * (low + high)
         else:
-            found[name] = float(low + 1 if math.isfinite(low) else high - 1 if math.isfinite(high) else 1.0)
+            found[name] = low + 1 if math.isfinite(low) else high - 1 if math.isfinite(high) else 1.0
     return found
 
 
