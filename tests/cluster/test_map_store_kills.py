@@ -111,13 +111,13 @@ def test_a_killed_program_goes_on_and_ends_with_the_same_map(
     assert len(program.reads) - known <= 1 + LOOKED_AT + 2 * missing
 
 
-def test_a_map_killed_with_its_cluster_goes_on_with_another(
+def test_a_map_killed_with_its_cluster_goes_on_in_threads(
     tmp_path: Path, source_environment: dict[str, str], expected: xr.Dataset
 ) -> None:
     program = Program(tmp_path, source_environment)
     kill = program.kill(8, workers=2, everything=True)
     assert 8 <= kill.after < REGIONS
-    require_same(program.finish(workers=1), expected)
+    require_same(program.finish(), expected)
     assert program.marks == REGIONS
 
 
