@@ -20,11 +20,11 @@ from dfit.core.kernel import (
     Evaluate,
     Layout,
     Leaf,
+    Masks,
     Rows,
     Scalars,
     linearised,
     masks_of,
-    moments_of,
     root_weight_of,
     rows_of,
     wide,
@@ -63,25 +63,51 @@ class Problem(NamedTuple):
 
 
 def survey(layout: Layout) -> Callable[[Leaf, Scalars], tuple[jax.Array, jax.Array, Points]]:
-    """Function (pixel, scalars) -> count and moments of `Facts`, and the points for `sums`."""
+    """Function (pixels, scalars) -> count and moments of `Facts` by pixel, and the points for `sums`.
 
-    def kernel(pixel: Leaf, scalars: Scalars) -> tuple[jax.Array, jax.Array, Points]:
-        valid = masks_of(pixel, jnp.arange(pixel.y.shape[0])).valid
-        root_weight = jnp.where(valid, root_weight_of(pixel, valid, scalars), 0.0)
-        y = jnp.where(valid, wide(pixel.y), 0.0)
-        count = jnp.sum(valid, dtype=jnp.float64) * (2 if layout.is_complex else 1)
-        moments = moments_of(y, root_weight**2, jnp.zeros(5))
+    Arrays have points along the first axis and pixels along the second, but for those that all pixels share.  Not
+    mapped over pixels by `jax.vmap`, which would turn every one of them round and back.
+    """
+
+    def kernel(pixels: Leaf, scalars: Scalars) -> tuple[jax.Array, jax.Array, Points]:
+        columns = _columns(pixels)
+        valid = _masks(columns).valid
+        root_weight = jnp.where(valid, root_weight_of(columns, valid, scalars), 0.0)
+        y = jnp.where(valid, wide(columns.y), 0.0)
+        count = jnp.sum(valid, axis=0, dtype=jnp.float64) * (2 if layout.is_complex else 1)
         # The model is called there, too, though nothing comes of it.
-        coords = tuple(jnp.where(jnp.isfinite(wide(c)), wide(c), 0.0) for c in pixel.coords)
-        return count, moments, Points(y, root_weight, coords)
+        coords = tuple(jnp.where(jnp.isfinite(wide(c)), wide(c), 0.0) for c in pixels.coords)
+        return count, _moments(y, root_weight**2), Points(y, root_weight, coords)
 
     return kernel
 
 
-def reasons(pixel: Leaf) -> jax.Array:
-    """How many points do not count, by reason (DROPS + FAULTS,)."""
-    masks = masks_of(pixel, jnp.arange(pixel.y.shape[0]))
-    return jnp.stack([jnp.sum(reason, dtype=jnp.float64) for reason in (*masks.drops, *masks.faults)])
+def reasons(pixels: Leaf) -> jax.Array:
+    """How many points of each pixel do not count, by reason (pixels, DROPS + FAULTS); arrays as of `survey`."""
+    columns = _columns(pixels)
+    masks = _masks(columns)
+    found = (jnp.broadcast_to(reason, columns.y.shape) for reason in (*masks.drops, *masks.faults))
+    return jnp.stack([jnp.sum(reason, axis=0, dtype=jnp.float64) for reason in found], axis=1)
+
+
+def _columns(pixels: Leaf) -> Leaf:
+    """What all pixels share as one column."""
+    return jax.tree.map(lambda a: a[:, None] if a.ndim == 1 else a, pixels._replace(n=None))._replace(
+        n=pixels.n
+    )
+
+
+def _masks(columns: Leaf) -> Masks:
+    return masks_of(columns, jnp.arange(columns.y.shape[0])[:, None])
+
+
+def _moments(y: jax.Array, weight: jax.Array) -> jax.Array:
+    """`moments_of` of every column, (pixels, 5)."""
+    total = jnp.sum(weight, axis=0)
+    mean = jnp.sum(weight * y, axis=0) / jnp.where(total > 0, total, 1.0)
+    about_mean = jnp.sum(weight * jnp.abs(y - mean) ** 2, axis=0)
+    about_zero = jnp.sum(weight * jnp.abs(y) ** 2, axis=0)
+    return jnp.stack([total, mean.real, mean.imag, about_mean, about_zero], axis=1)
 
 
 def sums(evaluate: Evaluate, layout: Layout) -> Callable[[jax.Array, Points, Scalars], dict[str, jax.Array]]:

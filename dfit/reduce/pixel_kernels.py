@@ -124,14 +124,13 @@ def _build(recipe: Recipe, constants: Mapping[str, np.ndarray], shared: Leaf, bl
         mapped = jax.vmap(function, in_axes=(0, axes(0), scalars))
         return alone(jax.jit(kernel.counted(mapped), compiler_options=QUICK))
 
-    points, columns = Points(1, 1, axes(1).coords), axes(1)._replace(given=())
-    facts = jax.vmap(survey(layout), in_axes=(columns, scalars), out_axes=(0, 0, points))
+    points = Points(1, 1, axes(1).coords)
     last = scalars._replace(context=(1, None))
     by_point = jax.vmap(sums(evaluate, layout), in_axes=(1, points, last), out_axes=-1)
     return Programs(
         kernel,
-        jax.jit(facts),
-        jax.jit(jax.vmap(reasons, in_axes=(columns,))),
+        jax.jit(survey(layout)),
+        jax.jit(reasons),
         jax.jit(kernel.counted(by_point)),
         whole("triangle"),
         whole("sandwich"),

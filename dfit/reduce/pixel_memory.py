@@ -12,7 +12,7 @@ from dask.utils import format_bytes
 
 from dfit.reduce.allocator import resident_bytes
 from dfit.reduce.map_job import MapJob
-from dfit.reduce.memory import Memory
+from dfit.reduce.memory import FIRST_USE_BYTES, Memory
 from dfit.reduce.pixel_answers import EXACT_LANES, LANES
 from dfit.reduce.pixel_fit import slab_of
 from dfit.reduce.pixel_points import work_of
@@ -81,15 +81,15 @@ def plan_of(
     """
     sizes = _Sizes(job, columns, grid)
     used = 0 if memory.workers else resident_bytes()[0]
-    room = int(TASK_FRACTION * max(memory.limit - used, 0))
+    room = int(TASK_FRACTION * max(memory.limit - used - FIRST_USE_BYTES, 0))
     tasks = -(-memory.threads // max(memory.workers, 1))
     task = sizes.task(sizes.lengths)
-    where = "a worker's limit" if memory.workers else "what is free to this process out"
+    where = "a worker's limit" if memory.workers else "what this process has free"
     fitted = ", ".join(str(dims[axis]) for axis in job.fitted)
     kept = ", ".join(str(dims[axis]) for axis in sizes.kept)
     need = (
         f"a task that holds a chunk along {kept} with all of {fitted} takes {format_bytes(task)}, {tasks} at a time, "
-        f"and half of {where} of {format_bytes(memory.limit)} is theirs"
+        f"of {where} of {format_bytes(memory.limit)}"
     )
     if task * tasks <= room:
         return MapPlan(None, f"the map is lazy, and the data are read once: {need}", need, "", False)

@@ -72,6 +72,8 @@ class PixelPoints:
             points.append(
                 jax.tree.map(lambda a, n=n: np.asarray(a)[..., :n] if a.ndim == 2 else np.asarray(a), ready)
             )
+        if len(points) == 1:
+            return facts[0], points[0]
         joined = jax.tree.map(lambda *a: np.concatenate(a, axis=1) if a[0].ndim == 2 else a[0], *points)
         return jax.tree.map(lambda *a: np.concatenate(a), *facts), joined
 

@@ -59,8 +59,10 @@ def test_sums_over_points_are_those_of_the_kernel_of_one_fit(loss, is_complex):
     scalars = Scalars(2.0, 0.7, True, ())
     with jax.enable_x64(True):
         one = jax.jit(leaf_kernel(model, layout))(theta, leaf(is_complex), scalars)
-        counts = reasons(leaf(is_complex))
-        count, moments, points = survey(layout)(leaf(is_complex), scalars)
+        pixels = jax.tree.map(lambda a: a[:, None], leaf(is_complex)._replace(n=None))._replace(n=POINTS)
+        (counts,) = reasons(pixels)
+        (count,), (moments,), columns = survey(layout)(pixels, scalars)
+        points = jax.tree.map(lambda a: a[:, 0], columns)
         found = jax.jit(sums(model, layout))(theta, points, scalars)
     square = np.zeros((P + 1, P + 1))
     square[np.triu_indices(P + 1)] = found["matrix"]
