@@ -160,8 +160,11 @@ class PixelFit:
         def load(data: Any, places: np.ndarray, which: np.ndarray) -> Any:
             if data is None:
                 data = jax.tree.map(lambda a: empty_lanes(a, lanes), whole)
+            # Those that wait are beside each other, mostly.
+            beside = which[-1] - which[0] == which.size - 1
+            taken = slice(which[0], which[-1] + 1) if beside and (np.diff(which) == 1).all() else which
             for values, now in zip(jax.tree.leaves(whole), jax.tree.leaves(data), strict=True):
-                now[..., places] = values[..., which]
+                now[..., places] = values[..., taken]
             return data
 
         def advance(state: State, data: Any, which: np.ndarray) -> tuple[State, np.ndarray]:
