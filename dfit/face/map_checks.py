@@ -81,18 +81,8 @@ def require_origin(domain: Domain, kept: Sequence[Any], time_origin: Any) -> Non
             )
 
 
-def require_given(
-    given: Sequence[Given], y: xr.DataArray, kept: Sequence[Any], p: Parameters, free: Collection[str]
-) -> None:
-    """Refuse what is given by pixel where its dimensions, its dtype or values in memory tell that it is wrong.
-
-    NaN is no mistake: it marks pixels without a start.
-
-    Parameters
-    ----------
-    p : what all pixels have in common.
-    free : names of the parameters whose start follows from bounds or from points.
-    """
+def require_given(given: Sequence[Given], y: xr.DataArray, kept: Sequence[Any]) -> None:
+    """Refuse what is given by pixel where its dimensions, its labels or its dtype tell that it is wrong."""
     for one in given:
         what = f"{WORDS[one.kind]} of {one.name!r}"
         for dim in one.values.dims:
@@ -106,6 +96,18 @@ def require_given(
             raise InputError(
                 f"{what} has dtype {one.values.dtype}; expected real numbers. Type: values.astype(float)"
             )
+
+
+def require_order(given: Sequence[Given], y: xr.DataArray, p: Parameters, free: Collection[str]) -> None:
+    """Refuse bounds by pixel that are crossed and starts outside of them, where values in memory tell.
+
+    NaN is no mistake: it marks pixels without a start.
+
+    Parameters
+    ----------
+    p : what all pixels have in common.
+    free : names of the parameters whose start follows from bounds or from points.
+    """
     in_memory = {(one.kind, one.name): one.values for one in given if one.values.chunks is None}
     lazy = {(one.kind, one.name) for one in given} - set(in_memory)
     held = {one.name for one in given if one.kind == "fixed"}

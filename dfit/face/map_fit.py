@@ -12,7 +12,7 @@ import xarray as xr
 
 from dfit.data.domain import build_domain, coordinate_names
 from dfit.errors import InputError
-from dfit.face.map_checks import require_given, require_options, require_origin
+from dfit.face.map_checks import require_given, require_options, require_order, require_origin
 from dfit.face.map_input import asks_neighbours, common, resolved
 from dfit.map_identity import identity_of_map
 from dfit.map_store import Part
@@ -61,10 +61,11 @@ def fit_map(
         model, variable, list(coords), **{name: options[name] for name in OF_THE_DATA if name in options}
     )
     require_origin(domain, kept, options.get("time_origin"))
+    require_given(these.given, domain.data, kept)
     start = resolved(model, these, options.get("tie"), domain.is_complex)
     settings = Settings(**{name: options[name] for name in OF_THE_FIT if name in options}, warmup=False)
     guessed = () if start.guess is None else (start.parameters.names[i] for i in start.guess.numbers)
-    require_given(these.given, domain.data, kept, start.parameters, {*start.unset, *guessed})
+    require_order(these.given, domain.data, start.parameters, {*start.unset, *guessed})
     beginning = Beginning(these.given, start.unset, start.guess, asks_neighbours(options.get("neighbours")))
     found = map_of(model, start.parameters, domain, settings, list(kept), beginning, errors == "raise")
     return Fitted(found, partial(identity_of_map, found, model, domain, settings, these.given))
