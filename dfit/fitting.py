@@ -10,7 +10,7 @@ from dfit.checkpoint import Checkpoint, as_checkpoint
 from dfit.data.domain import build_domain, coordinate_names
 from dfit.errors import InputError
 from dfit.events import PartitionDone, PassDone
-from dfit.guessing import GUESS, guessed
+from dfit.guessing import asked_of, guessed
 from dfit.model import Model
 from dfit.orchestrate import run
 from dfit.parameters import Parameters
@@ -78,7 +78,8 @@ def fit(
         arrays.  They are spread over the dimensions they lack block by block, never at full size.
     p0 : mapping, sequence, lmfit.Parameters or "guess", optional
         Initial values; what is missing takes the default in the model's signature, else 1.  "guess" finds
-        them in the data, for a model of `dfit.models`: in at most 65,536 points of 64 chunks.
+        them in the data, for a model of `dfit.models`: in at most 65,536 points of 64 chunks; by name,
+        ``{"tau": "guess", "c": 1}``, for some parameters.
     bounds : mapping or pair, optional
         ``{"tau": (0, 50)}`` or scipy's ``(lower, upper)``; None or inf for no bound.  A model of `dfit.models`
         has bounds of its own, which hold for the parameters that a mapping does not name.
@@ -188,9 +189,12 @@ def fit(
         time_unit=time_unit,
         time_origin=time_origin,
     )
-    if isinstance(p0, str) and p0 == GUESS:
-        p0 = guessed(described, domain, bounds, tie or ())
-        Printer(verbose).tell(f"p0 from the data: {', '.join(f'{k} = {v:.6g}' for k, v in p0.items())}")
+    asked = asked_of(p0)
+    if asked is None or asked:
+        found = guessed(described, domain, bounds, tie or ())
+        found = {name: value for name, value in found.items() if asked is None or name in asked}
+        p0 = found if asked is None else {**p0, **found}
+        Printer(verbose).tell(f"p0 from the data: {', '.join(f'{k} = {v:.6g}' for k, v in found.items())}")
     parameters = Parameters.resolve(described, p0, bounds, fixed, tie)
     settings = Settings(
         loss=loss,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import jax
@@ -40,6 +40,15 @@ def start_of(model: Model, domain: Domain) -> dict[str, float]:
         start = jax.jit(lambda *given: func.start(*given), compiler_options=QUICK)
         theta = np.asarray(start(y.astype(float), valid, *coords))
     return dict(zip(func.param_names, theta.tolist(), strict=True))
+
+
+def asked_of(p0: Any) -> frozenset[str] | None:
+    """Names of the parameters whose start p0 leaves to the model, None for all of them."""
+    if isinstance(p0, str) and p0 == GUESS:
+        return None
+    if not isinstance(p0, Mapping) or hasattr(p0, "valuesdict"):
+        return frozenset()
+    return frozenset(name for name, value in p0.items() if isinstance(value, str) and value == GUESS)
 
 
 def guessed(model: Model, domain: Domain, bounds: Any, tied: Iterable[str] = ()) -> dict[str, float]:

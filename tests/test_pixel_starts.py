@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
+import dfit
 from dfit.core.pixels import Points
 from dfit.errors import DfitWarning, FitFailed, InputError, ModelError
 from dfit.model import Model
@@ -112,6 +113,14 @@ def test_guess_may_be_of_some_parameters(decays: xr.DataArray, from_truth: xr.Da
         decays.fit("x", LIBRARY, p0={"amplitude": 4.0, "decoy": "guess", "c": 0.9})
 
 
+def test_guess_may_be_of_some_parameters_of_one_fit(decays: xr.DataArray) -> None:
+    one = decays[1, 2].dropna("x")
+    found = dfit.fit(LIBRARY, one, "x", p0={"amplitude": 4.0, "decay": "guess", "c": 0.9})
+    assert found.best_values["decay"] == pytest.approx(float(decays.tau[1, 2]), rel=5e-3)
+    with pytest.raises(InputError, match="did you mean 'decay'"):
+        dfit.fit(LIBRARY, one, "x", p0={"amplitude": 4.0, "decoy": "guess", "c": 0.9})
+
+
 def test_a_model_that_has_no_start_is_refused_at_the_call(decays: xr.DataArray) -> None:
     lazy = decays.chunk(a=1)
     with pytest.raises(InputError, match=r"decay has none: type p0=\{'amplitude': 1.0"):
@@ -166,6 +175,8 @@ def test_a_function_that_is_wrong_raises_whatever_errors_says(decays: xr.DataArr
         few.fit("x", LIBRARY, p0=lambda y, x: {"amplitude": 1, "tau": 2}, errors="ignore")
     with pytest.raises(ModelError, match=r"returned \[1.0\], expected"):
         few.fit("x", LIBRARY, p0=lambda y, x: [1.0], errors="ignore")
+    with pytest.raises(ModelError, match=r"returned \(1\+2j\) for 'decay', expected one real number"):
+        few.fit("x", LIBRARY, p0=lambda y, x: [1.0, 1 + 2j, 1.0], errors="ignore")
     with pytest.raises(TypeError):
         few.fit("x", LIBRARY, p0=lambda y: [1.0, 1.0, 1.0], errors="ignore")
     with pytest.raises(InputError, match="p0 is the function start, which a map calls"):

@@ -13,7 +13,7 @@ import xarray as xr
 from dfit.data.inputs import unknown_name
 from dfit.errors import InputError
 from dfit.guessable import own_bounds
-from dfit.guessing import GUESS, require_guessable, require_real
+from dfit.guessing import GUESS, asked_of, require_guessable, require_real
 from dfit.model import Model
 from dfit.parameters import Parameters
 from dfit.pixels import Given
@@ -71,14 +71,13 @@ def common(p0: Any, bounds: Any, fixed: Any) -> Common:
                 rest[name] = value
         return rest
 
-    guess, asked = None, None
-    if callable(p0) or (isinstance(p0, str) and p0 == GUESS):
-        guess, p0 = p0, None
-    p0, fixed = numbers("p0", p0), numbers("fixed", fixed)
-    if isinstance(p0, Mapping) and not hasattr(p0, "valuesdict"):
-        asked = frozenset(name for name, value in p0.items() if isinstance(value, str) and value == GUESS)
-        guess = GUESS if asked else None
+    asked = None if callable(p0) else asked_of(p0)
+    guess = p0 if callable(p0) else GUESS if asked is None or asked else None
+    if asked is None:
+        p0 = None
+    elif asked:
         p0 = {name: value for name, value in p0.items() if name not in asked}
+    p0, fixed = numbers("p0", p0), numbers("fixed", fixed)
     return Common(p0, _common_bounds(bounds, given), fixed, tuple(given), guess, asked)
 
 

@@ -159,7 +159,13 @@ def _all_values(function: Callable[..., Any], values: Any, p: Parameters) -> lis
             f"p0, the function {name_of(function)}, returned {_in_words(values)}, expected a value for each of "
             f"{', '.join(p.names)}: return {{{example}}}"
         )
-    return [float(named.get(name, np.nan)) for name in p.names]
+    found = [np.asarray(named.get(name, np.nan)) for name in p.names]
+    for name, value in zip(p.names, found, strict=True):
+        if value.ndim or value.dtype.kind not in "fiu":
+            raise ModelError(
+                f"p0, the function {name_of(function)}, returned {value.tolist()!r} for {name!r}, expected one real number"
+            )
+    return [float(value) for value in found]
 
 
 def _in_words(values: Any) -> str:
