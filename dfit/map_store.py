@@ -13,9 +13,7 @@ import math
 import os
 import re
 import uuid
-import warnings
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -30,49 +28,15 @@ import zarr
 from dfit.errors import CheckpointError, InputError
 from dfit.identity import environment
 from dfit.map_identity import other
+from dfit.map_layout import MARKS, Part, lay_out, writing
 from dfit.pixel_status import WITHOUT_ERROR
-from dfit.reduce.pixel_passes import Passes
 from dfit.store.place import place_of
 
 logger = logging.getLogger("dfit")
 
-MARKS = "dfit_regions"  # the group of the marks
 MADE_OF, TEMPLATE, FAILED = "made_of.json", "template", "failed"
 ADVICE = "Type another path, as to='map-2.zarr', or remove what is there"
 LIMIT_BYTES = 1 << 24  # of what a map is made of
-NOT_YET = -1  # status of pixels that are not fitted yet
-
-
-@dataclass(frozen=True)
-class Part:
-    """What is written of one variable of the data.
-
-    Attributes
-    ----------
-    prefix : of the names of its arrays in the map.
-    table : (kept dimensions, columns), lazy; its chunks are the regions.
-    cut : the arrays, by the rest of their names, out of a table.
-    raises : whether a fit that fails is an error.
-    made_of : what must be the same to go on, see `dfit.map_identity`.
-    passes : what makes tables that no task can make alone, see `dfit.pixels.Map`.
-    """
-
-    prefix: str
-    table: da.Array
-    cut: Callable[[Any], dict[str, Any]]
-    raises: bool
-    made_of: Mapping[str, Mapping[str, str]]
-    passes: Passes | None
-
-    @property
-    def names(self) -> dict[str, str]:
-        """Names in the map by those that `cut` gives."""
-        return {name: f"{self.prefix}curvefit_{name}" for name in self.cut(self.table)}
-
-    @property
-    def region(self) -> tuple[int, ...]:
-        """Lengths of a region along the kept dimensions."""
-        return tuple(max(1, lengths[0]) for lengths in self.table.chunks[:-1])
 
 
 @dataclass(frozen=True)
@@ -115,20 +79,6 @@ def path_for(to: Any) -> str:
     return path
 
 
-def in_regions(variable: xr.DataArray, kept: Sequence[Hashable]) -> xr.DataArray:
-    """The data in chunks of one length along each kept dimension, as zarr has them."""
-    lengths = {dim: sizes for dim, sizes in variable.chunksizes.items() if dim in kept}
-    uneven = {dim: max(s) for dim, s in lengths.items() if len({*s[:-1]}) > 1 or s[-1] > s[0]}
-    for dim, length in uneven.items():
-        logger.info(
-            "chunks of %s along %s are of no one length, which regions of a map must have: read in chunks of %d",
-            ", ".join(map(str, lengths[dim])),
-            dim,
-            length,
-        )
-    return variable.chunk(uneven) if uneven else variable
-
-
 def stored(path: str, found: xr.Dataset, parts: Iterable[Part]) -> xr.Dataset:
     """A map that is written to a store, but for the regions that are there, and opened from it.
 
@@ -145,11 +95,20 @@ def stored(path: str, found: xr.Dataset, parts: Iterable[Part]) -> xr.Dataset:
     CheckpointError
         If it cannot be written.
     """
+    for name in found.variables:
+        if "/" in str(name):
+            raise InputError(
+                f"{name!r} would be a group of groups in a store. Type: .rename({{{name!r}: 'other'}}) first"
+            )
     ordered = sorted(parts, key=lambda part: part.prefix)
     marks = place_of(f"{path}/{MARKS}")
-    _require_same(path, {part.prefix: part.made_of for part in ordered})
+    made_of = {part.prefix: part.made_of for part in ordered}
+    if MADE_OF in marks.names():
+        _require_same(path, made_of)
     if TEMPLATE not in marks.names():
-        _lay_out(path, found, ordered)
+        lay_out(path, found, ordered, partial(_claim, path, made_of))
+        with writing(path):
+            marks.write(TEMPLATE, b"")
     names = marks.names()
     todo = [_unfinished(part, number, names) for number, part in enumerate(ordered)]
     total, missing = sum(one.size for one in todo), sum(int(one.sum()) for one in todo)
@@ -167,16 +126,17 @@ def stored(path: str, found: xr.Dataset, parts: Iterable[Part]) -> xr.Dataset:
     return xr.open_zarr(path, consolidated=False, zarr_format=3)[list(found.data_vars)]
 
 
+def _claim(path: str, parts: Mapping[str, Mapping[str, Mapping[str, str]]]) -> None:
+    """Say in an empty place what map it will hold."""
+    if "://" not in path:
+        os.makedirs(path, exist_ok=True)  # with the permissions of any folder of the user's
+    text = json.dumps({"parts": parts, "environment": environment()}, indent=1)
+    place_of(f"{path}/{MARKS}").write(MADE_OF, text.encode())
+
+
 def _require_same(path: str, parts: Mapping[str, Mapping[str, Mapping[str, str]]]) -> None:
-    """Refuse the path of another map; an empty one is claimed for this map."""
+    """Refuse the path of another map."""
     marks = place_of(f"{path}/{MARKS}")
-    if MADE_OF not in marks.names():
-        with _told(path):
-            if "://" not in path:
-                os.makedirs(path, exist_ok=True)  # with the permissions of any folder of the user's
-            text = json.dumps({"parts": parts, "environment": environment()}, indent=1)
-            marks.write(MADE_OF, text.encode())
-        return
     then = json.loads(marks.read(MADE_OF, LIMIT_BYTES))
     if then["parts"].keys() != parts.keys():
         told = [f"the variables were {_listed(then['parts'])}, now {_listed(parts)}"]
@@ -194,34 +154,6 @@ def _listed(prefixes: Iterable[str]) -> str:
     return ", ".join(prefix.removesuffix("_") or "one without a name" for prefix in prefixes)
 
 
-def _lay_out(path: str, found: xr.Dataset, parts: Sequence[Part]) -> None:
-    """Write all of a map but what is computed by region: names, attributes, coordinates, empty arrays."""
-    template, encoding, region = found.drop_encoding(), dict[str, Any](), dict[Hashable, int]()
-    for part in parts:
-        for name, full in part.names.items():
-            variable = found[full].variable
-            shape = variable.shape
-            region |= zip(variable.dims, part.region, strict=False)
-            blank = da.zeros(shape, dtype=variable.dtype, chunks=-1)
-            template[full] = (variable.dims, blank, variable.attrs)
-            encoding[full] = {"chunks": (*part.region, *shape[len(part.region) :])}
-            if name == "status":
-                encoding[full]["fill_value"] = NOT_YET
-    lazy = {
-        name: c.variable.chunk({dim: region[dim] for dim in c.dims})
-        for name, c in template.coords.items()
-        if c.chunks is not None
-    }
-    template = template.assign_coords(lazy)
-    with _told(path), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module=r"zarr\.")  # of names as text, and of metadata in one place
-        zarr.open_group(path, path=MARKS, mode="a", zarr_format=3)
-        template.to_zarr(path, mode="a", compute=False, encoding=encoding, zarr_format=3)
-        if lazy:
-            xr.Dataset(coords=lazy).to_zarr(path, mode="r+", zarr_format=3, consolidated=False)
-        place_of(f"{path}/{MARKS}").write(TEMPLATE, b"")
-
-
 def _unfinished(part: Part, number: int, names: Iterable[str]) -> np.ndarray:
     """Which regions have no mark; those in which a fit failed among them, where that is an error."""
     todo = np.ones(part.table.numblocks[:-1], bool)
@@ -235,7 +167,7 @@ def _unfinished(part: Part, number: int, names: Iterable[str]) -> np.ndarray:
 
 def _write(path: str, number: int, part: Part, todo: np.ndarray) -> None:
     """Fit and write some regions of a part, each in one task."""
-    with _told(path):
+    with writing(path):
         group = zarr.open_group(path, mode="r+", zarr_format=3, use_consolidated=False)
         arrays = {name: group[full] for name, full in part.names.items()}
     kept = todo.ndim
@@ -268,22 +200,9 @@ def write_region(writer: Writer, table: np.ndarray, block_id: Sequence[int] = ()
     variables = writer.cut(table)
     good = bool(np.isin(variables["status"], list(WITHOUT_ERROR)).all())
     mark = f"{writer.number}-{'.'.join(map(str, block_id))}{'' if good else f'-{FAILED}'}"
-    with _told(writer.path):
+    with writing(writer.path):
         if math.prod(kept):
             for name, values in variables.items():
                 writer.arrays[name][place] = values
         place_of(f"{writer.path}/{MARKS}").write(mark, b"")
     return np.full((1,) * len(kept), good)
-
-
-@contextmanager
-def _told(path: str) -> Iterator[None]:
-    # Stores raise errors of their own packages: no list of them would be complete.
-    try:
-        yield
-    except Exception as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise CheckpointError(
-            f"{path} cannot be written: {type(error).__name__}: {reason}. Regions that were finished are "
-            "kept: type the same call again when there is room and permission"
-        ) from error

@@ -32,6 +32,7 @@ LAYERS = (
         "identity",
         "keeping",
         "map_identity",
+        "map_layout",
         "map_store",
         "models",
         "orchestrate",

@@ -303,11 +303,22 @@ def test_what_cannot_be_a_map_in_a_store_is_refused_before_a_read(tmp_path: Path
     assert reads.seen == [] and list(tmp_path.iterdir()) == []
 
 
+def test_what_zarr_cannot_keep_is_refused_and_leaves_nothing(tmp_path: Path) -> None:
+    for y, said in (
+        (cube().assign_attrs(tags={1, 2}), r"Type first: y = y.drop_attrs\(\)"),
+        (cube().stack(pixel=("y", "x")), r"or y.reset_index\(name\) for an index of several levels"),
+        (cube().rename("a/b").to_dataset(), r"Type: .rename\("),
+    ):
+        with pytest.raises(dfit.InputError, match=said):
+            fit(y, to=tmp_path / "m")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_chunks_of_several_lengths_are_read_in_regions_of_one(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     y = cube().chunk(y=(3, 5, 2), x=6)
-    y = y.assign_coords(height=(("y", "x"), da.from_array(RATE, chunks=((3, 5, 2), 6))))
+    y = y.assign_coords(height=(("y", "x"), da.from_array(RATE, chunks=(10, 4))))
     with caplog.at_level(logging.INFO, "dfit"):
         found = fit(y, to=tmp_path / "m")
     assert "chunks of 3, 5, 2 along y are of no one length" in caplog.text

@@ -45,7 +45,8 @@ MAKES_FILES = {
 MODULES_THAT_MAY = {
     "store/place.py",  # with permissions that tests/unit/test_folder.py holds
     "store/image.py",  # HDF5 in memory only
-    "map_store.py",  # a map of parameters, where the user says
+    "map_layout.py",  # a map of parameters, where the user says
+    "map_store.py",
     "reduce/allocator.py",  # /proc
 }
 

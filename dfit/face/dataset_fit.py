@@ -17,7 +17,8 @@ from dfit.face.map_fit import fit_map, map_dataset, map_part
 from dfit.face.map_input import kept_dims
 from dfit.fitting import fit
 from dfit.following import stopped_by_user
-from dfit.map_store import in_regions, path_for, stored
+from dfit.map_layout import in_regions
+from dfit.map_store import path_for, stored
 from dfit.result import FitResult
 from dfit.signature import arguments_of
 

@@ -15,7 +15,7 @@ from dfit.errors import InputError
 from dfit.face.map_checks import require_given, require_options, require_order, require_origin
 from dfit.face.map_input import asks_neighbours, common, resolved
 from dfit.map_identity import identity_of_map
-from dfit.map_store import Part
+from dfit.map_layout import Part
 from dfit.model import Model
 from dfit.pixel_status import SUCCESS, attributes
 from dfit.pixels import Beginning, Map, map_of
