@@ -31,6 +31,14 @@ def decay(t, a, tau, c):
     return a * jnp.exp(-t / tau) + c
 
 
+def gained(t, gain, a, tau, c):
+    return a * jnp.exp(-t / tau) + c * gain
+
+
+def sloped(t, a, tau, c, slope, unit):
+    return a * jnp.exp(-t / tau) + c + slope * unit * t
+
+
 def turning(t, a, tau, c):
     return a * jnp.exp(-t / tau) * jnp.exp(1j * c * t)
 
@@ -58,12 +66,12 @@ def picked(value: Any, pixel: int) -> Any:
     return tuple(picked(entry, pixel) for entry in value) if isinstance(value, tuple) else value
 
 
-def alone(model: Any, data: xr.DataArray, pixel: int, **options: Any) -> dfit.FitResult:
-    return dfit.fit(model, picked(data, pixel), "t", **{k: picked(v, pixel) for k, v in options.items()})
+def alone(model: Any, data: xr.DataArray, pixel: int, coords: Any = "t", **options: Any) -> dfit.FitResult:
+    return dfit.fit(model, picked(data, pixel), coords, **{k: picked(v, pixel) for k, v in options.items()})
 
 
-def mapped(model: Any, data: xr.DataArray, **options: Any) -> xr.Dataset:
-    return data.fit("t", model, errors="ignore", **options).compute()
+def mapped(model: Any, data: xr.DataArray, coords: Any = "t", **options: Any) -> xr.Dataset:
+    return data.fit(coords, model, reduce_dims="t", errors="ignore", **options).compute()
 
 
 def assert_same(found: xr.Dataset, result: dfit.FitResult, digits: float = 1e-7) -> None:
@@ -76,10 +84,13 @@ def assert_same(found: xr.Dataset, result: dfit.FitResult, digits: float = 1e-7)
     np.testing.assert_array_less(off, digits * unit + 1e-14 * np.abs(values) + 1e-300)
     matrix, expected = found.curvefit_covariance.values, full_covariance(result)
     np.testing.assert_array_equal(np.isnan(matrix), np.isnan(expected))
-    scale = np.sqrt(np.outer(*2 * [np.where(np.isfinite(np.diagonal(expected)), np.diagonal(expected), 1)]))
+    variances = np.diagonal(expected)
+    variances = np.where(np.isfinite(variances) & (variances > 0), variances, 1.0)
+    scale = np.sqrt(np.outer(variances, variances))
     np.testing.assert_allclose(matrix / scale, expected / scale, rtol=1e-6, atol=1e-6, equal_nan=True)
     np.testing.assert_allclose(found.curvefit_stderr, errors, rtol=1e-6, equal_nan=True)
-    for name in STATISTICS:
+    at_rounding = result.chisqr < 1e-20 * result.ndata
+    for name in STATISTICS[: 2 if at_rounding else None]:
         mine, wanted = float(found[f"curvefit_{name}"]), float(getattr(result, name))
         np.testing.assert_allclose(mine, wanted, rtol=1e-9, atol=1e-12, err_msg=name, equal_nan=True)
 
@@ -117,7 +128,6 @@ def test_pixels_are_the_fits_of_their_data():
 def test_pixels_with_a_robust_loss_are_the_fits_of_their_data(loss):
     wild = Y.copy()
     wild[3::9, ::2] += 5
-    # arctan's minimum is nearly flat to the eye of Gauss-Newton: it ends less far in
     found = compare(decay, stack(wild), loss=loss, f_scale=0.2)
     assert found.curvefit_success.mean() > 0.95
 
@@ -155,11 +165,10 @@ def test_pixels_at_a_bound_are_the_fits_at_that_bound():
 
 def test_fixed_and_tied_parameters_of_each_pixel_are_those_of_its_fit():
     compare(
-        decay,
-        stack(Y),
-        p0={"a": 4.0},
-        fixed={"tau": stack(TAU)},
-        tie={"c": lambda p: 0.2 * p["a"] + 0.01 * p["tau"]},
+        sloped,
+        stack(Y + 0.1 * T[:, None] * TAU),
+        fixed={"unit": stack(TAU)},
+        tie={"slope": lambda p: 0.02 * p["a"] + 0.05 * p["unit"]},
     )
 
 
@@ -190,11 +199,14 @@ def test_as_many_points_as_parameters_pass_through_the_points(absolute):
 
 
 def test_pixels_that_do_not_determine_a_parameter_say_so_as_their_fits_do():
-    flat = Y.copy()
-    flat[:, ::5] = 0  # a = 0: tau has no influence
-    found = compare(decay, stack(flat), looked_at=[1, 7, 249])
-    status = found.curvefit_status.values
-    assert not set(status[::5]) & {PixelStatus.CONVERGED} or np.isinf(found.curvefit_stderr[::5, 1]).any()
+    gain = np.where(np.arange(MANY) % 7, 1.0, 0.0) * np.ones_like(Y)
+    data = stack(Y - OFFSET * (gain == 0)).assign_coords(gain=(("t", "pixel"), gain))
+    found = compare(gained, data, coords=("t", "gain"))
+    np.testing.assert_array_equal(
+        found.curvefit_status == PixelStatus.CONVERGED_BUT_UNDETERMINED, gain[0] == 0
+    )
+    assert np.isinf(found.curvefit_stderr.sel(param="c")[::7]).all()
+    assert np.isfinite(found.curvefit_stderr.sel(param=["a", "tau"])).all()
 
 
 @pytest.mark.parametrize("unit", [1e-21, 1e21])
