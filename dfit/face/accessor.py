@@ -13,7 +13,7 @@ import xarray as xr
 
 
 class FitAccessor:
-    """`da.fit(coords, func, reduce_dims=...)`: one fit across every chunk of a DataArray or Dataset."""
+    """`da.fit(coords, func)`: a fit for each pixel of the dimensions that are kept, or one fit across every chunk."""
 
     def __init__(self, data: xr.DataArray | xr.Dataset) -> None:
         self._data = data
@@ -35,6 +35,15 @@ class FitAccessor:
     ) -> xr.Dataset:
         """Fit `func` to the data, with the arguments and the variables of xarray's `curvefit`.
 
+        Dimensions that are neither the coordinates' nor in `reduce_dims` are kept: a *map*, with one fit for
+        each of their points (a pixel).  Where none is kept it is one fit.
+
+        One fit runs at the call.  A map of chunked data is lazy: its arrays are chunked like the data along the
+        kept dimensions, and one task for each chunk makes all of its variables, so compute them together, once:
+        ``found.compute()``, ``found.to_zarr(path)``.  Two cases run at the call: data in memory, and chunks
+        whose points do not fit into a worker's memory, which takes several passes (a log line and the
+        attribute `plan` say so).
+
         Parameters
         ----------
         coords : name, DataArray or several of these
@@ -43,8 +52,10 @@ class FitAccessor:
             ``func(x, a, b)``; with several coordinates one argument each, or all in the first one if
             `param_names`, `p0` or `bounds` name the second as a parameter.
         reduce_dims : ``...`` or one or several dimensions, optional
-            Dimensions to fit over besides those of the coordinates; ``...`` is all of them.  All
-            must be named: fits for each point of a kept dimension are not there yet.
+            Dimensions to fit over besides those of the coordinates; ``...`` is all of them.  The dimension of
+            a coordinate along one alone is fitted over, whether or not it is its index.  A coordinate along
+            several, such as a time by pixel, says nothing: name those to fit over; dates then need
+            `time_origin`.
         skipna : bool
             Whether NaN is a missing point; otherwise it is an error.
         p0, bounds : mapping, optional
@@ -59,7 +70,9 @@ class FitAccessor:
             Where the signature of `func` does not tell.
         errors : {"raise", "ignore"}
             What a fit that does not converge does: raise FitFailed, or give NaN and its message.  A fit
-            that the callback or Ctrl-C stopped gives its best point and a warning.
+            that the callback or Ctrl-C stopped gives its best point and a warning.  A map raises where it is
+            computed, and names the first pixel of the chunk; ignored, a pixel is NaN and its status says why.
+            A pixel without any point is NaN and no error.
         kwargs : None
             Refused: options are keywords of this call.
         to : path or URL, optional
@@ -73,7 +86,9 @@ class FitAccessor:
             chunks of the kept dimensions only, so other chunks may give other answers.
         **options
             `sigma`, `where`, `loss`, `fixed`, `constants`, `callback`, `checkpoint`, ... of `dfit.fit`.
-            Each variable of a Dataset has a folder of its own below the checkpoint's path.
+            Each variable of a Dataset has a folder of its own below the checkpoint's path.  A map takes
+            `sigma`, `absolute_sigma`, `where`, `loss`, `f_scale`, `cov` ("hc0", "hc1"), `fixed` (also by pixel),
+            `tie`, `constants`, `jac`, `tol`, `ftol`, `xtol`, `gtol`, `max_passes`, `time_unit`, `time_origin`.
 
         Returns
         -------
@@ -81,14 +96,17 @@ class FitAccessor:
             `curvefit_coefficients` (param), whose attributes hold the message and the report,
             `curvefit_covariance` (cov_i, cov_j), `curvefit_stderr` (param) and, as scalars, `curvefit_`
             success, status, npasses, nfev, ndata, nvarys, nfree, chisqr, redchi, aic, bic, rsquared.
-            For a Dataset one set for each variable, with its name and "_" in front.
+            For a Dataset one set for each variable, with its name and "_" in front.  In a map all but nvarys
+            have the kept dimensions in front and their coordinates, there is no npasses, and the attributes of
+            status, `flag_values` and `flag_meanings`, are its codes in words.
 
         Raises
         ------
         InputError, ModelError, DataError, WorkerError
-            As `dfit.fit`.
+            As `dfit.fit`; of a map also for p0, bounds or fixed by pixel with a dimension that is not kept, with
+            other labels, or in memory and crossed or outside of each other.
         FitFailed
-            If the fit does not converge and `errors` is "raise".
+            If a fit does not converge and `errors` is "raise"; of a lazy map from where it is computed.
 
         Examples
         --------
@@ -100,6 +118,19 @@ class FitAccessor:
         >>> found = y.fit("time", decay, p0={"amplitude": 1, "tau": 1})
         >>> round(float(found.curvefit_coefficients.sel(param="tau")), 6)
         2.0
+
+        A map, with a start for each pixel:
+
+        >>> image = (y * xr.DataArray([1.0, 2.0, np.nan], {"x": [10, 20, 30]}, "x")).chunk(x=2)
+        >>> amplitude = xr.DataArray([1.0, 9.0, 1.0], {"x": [10, 20, 30]}, "x")
+        >>> found = image.fit("time", decay, p0={"amplitude": amplitude, "tau": 1})
+        >>> found.curvefit_coefficients.chunksizes["x"]
+        (2, 1)
+        >>> found = found.compute()
+        >>> found.curvefit_coefficients.sel(param="amplitude").round(6).values.tolist()
+        [5.0, 10.0, nan]
+        >>> found.curvefit_status.attrs["flag_meanings"].split()[found.curvefit_status.values[2]]
+        'no_data'
         """
         from dfit.face.dataset_fit import fit_dataset
 
