@@ -149,16 +149,14 @@ def box_of(starts: Starts) -> Box:
     return np.where(starts.theta != 0, np.abs(starts.theta), 1.0), starts.lower, starts.upper
 
 
-def without_noise(
-    job: PixelJob, fields: Any, theta: Any, scale2: np.ndarray, typical: np.ndarray | None = None
-) -> Any:
+def without_noise(job: PixelJob, fields: Any, theta: Any, scale2: np.ndarray, typical: np.ndarray) -> Any:
     """Triangles (k, ...) of all points of pixels; of differences, without what is their rounding alone."""
     if job.recipe.traceable:
         return fields
     fields = jax.tree.map(np.array, fields)
     for k, size in enumerate(scale2):
-        own = None if typical is None else typical[k]
-        fields["matrix"][k] = without_noise_of(job.recipe, fields["matrix"][k], theta[k], float(size), own)
+        root = fields["matrix"][k]
+        fields["matrix"][k] = without_noise_of(job.recipe, root, theta[k], float(size), typical[k])
     return fields
 
 

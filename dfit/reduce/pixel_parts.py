@@ -22,6 +22,7 @@ from dfit.core.state import State, Status
 from dfit.core.sums import merge_moments
 from dfit.precision import float64_on_cpu, one_blas_thread
 from dfit.reduce.evaluators import TRIANGLE_ABOVE
+from dfit.reduce.kernels import Box
 from dfit.reduce.map_job import MapJob
 from dfit.reduce.pixel_answers import (
     EXACT_LANES,
@@ -33,10 +34,12 @@ from dfit.reduce.pixel_answers import (
     at,
     begin,
     begin_again,
+    box_of,
     in_lanes,
     problem_of,
     quick_enough,
     refused_of,
+    some_of,
     without_noise,
 )
 from dfit.reduce.pixel_kernels import judge, judge_exactly
@@ -74,11 +77,15 @@ class Course:
 
 
 class Asked(NamedTuple):
-    """Pixels (k,) whose sums are wanted at theta (k, p); ``held`` (k, .) are their fixed parameters."""
+    """Pixels (k,) whose sums are wanted at theta (k, p).
+
+    ``held`` (k, .) are their fixed parameters; ``box`` (k, p), where derivatives may be differences, as of `box_of`.
+    """
 
     pixels: np.ndarray
     theta: Any
     held: np.ndarray
+    box: Box | None = None
 
 
 def begun(job: MapJob, shape: Sequence[int], first: int, stop: int, given: Sequence[np.ndarray]) -> Course:
@@ -86,7 +93,7 @@ def begun(job: MapJob, shape: Sequence[int], first: int, stop: int, given: Seque
     parameters = cloudpickle.loads(job.pixels.recipe.parameters)
     all_starts = starts_of(job, parameters, shape, given)
     pixels = np.arange(first, stop)
-    starts = Starts(**{name: values[pixels] for name, values in vars(all_starts).items()})
+    starts = some_of(all_starts, pixels)
     quick = quick_enough(job.pixels, starts, pixels.size)
     return Course(
         pixels,
@@ -109,12 +116,15 @@ def question(course: Course) -> dict[str, Asked]:
 
 def last_question(course: Course) -> dict[str, Asked]:
     """What a robust covariance asks of every part once all solves have ended."""
-    return {"sandwich": Asked(course.pixels, np.asarray(course.states.theta), course.starts.held)}
+    theta, starts = np.asarray(course.states.theta), course.starts
+    return {"sandwich": Asked(course.pixels, theta, starts.held, box_of(starts))}
 
 
 def _asked(course: Course, engine: int) -> Asked:
     which = course.engine == engine
-    return Asked(course.pixels[which], course.states.trial[which], course.starts.held[which])
+    starts = some_of(course.starts, which)
+    box = box_of(starts) if engine == EXACT else None
+    return Asked(course.pixels[which], course.states.trial[which], starts.held, box)
 
 
 def unfinished(course: Course) -> int:
@@ -160,14 +170,16 @@ def _squares(points: PixelPoints, asked: Asked) -> Found:
 def _triangles(points: PixelPoints, asked: Asked) -> Found:
     def some(these: np.ndarray) -> Found:
         rows = points.rows(asked.pixels[these])
-        return _of_the_solver(points.triangles(asked.theta[these], rows, asked.held[these]))
+        return _of_the_solver(
+            points.triangles(asked.theta[these], rows, asked.held[these], at(asked.box, these))
+        )
 
     fields: Found = in_lanes(some, points.lanes(EXACT_LANES), asked.pixels.size)
     return fields
 
 
 def _sandwich(points: PixelPoints, asked: Asked) -> np.ndarray:
-    return points.sandwich(asked.pixels, asked.theta, asked.held)
+    return points.sandwich(asked.pixels, asked.theta, asked.held, asked.box)
 
 
 _BY_FORM = {"facts": _facts, "sums": _squares, "triangle": _triangles, "sandwich": _sandwich}
@@ -226,7 +238,8 @@ def _step(job: MapJob, course: Course, number: int, which: np.ndarray, fields: F
     assert facts is not None
     problem = problem_of(course.starts, facts)
     if number == EXACT:
-        fields = without_noise(pixels, fields, states.trial[which], facts.moments[which, 4])
+        typical = box_of(some_of(course.starts, which))[0]
+        fields = without_noise(pixels, fields, states.trial[which], facts.moments[which, 4], typical)
     step, lanes, roughest = (
         (judge, LANES, (ROUGH, TRIANGLE_ABOVE))
         if number == QUICK
