@@ -21,12 +21,13 @@ from dfit.core.covariance import Covariance
 from dfit.data.coordinates import TimeAxis, as_times
 from dfit.data.domain import Domain
 from dfit.data.inputs import unknown_name
+from dfit.derivative import difference_steps
 from dfit.errors import InputError
 from dfit.fingerprint import fresh
 from dfit.model import Model
 from dfit.precision import float64_on_cpu
 from dfit.probe import NUMPY_ERRORS
-from dfit.statistics import difference_steps, propagate
+from dfit.statistics import propagate
 
 SLAB_POINTS = 65_536  # 0.5 MiB a coordinate: long enough to hide the call, short enough for caches
 Compute = Callable[[Model, Sequence[np.ndarray]], np.ndarray]

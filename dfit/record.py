@@ -15,10 +15,11 @@ from dfit.core.covariance import Covariance
 from dfit.data.coordinates import TimeAxis
 from dfit.data.domain import Domain
 from dfit.data.inputs import unknown_name
+from dfit.derivative import derivative
 from dfit.errors import InputError
 from dfit.model import Model
 from dfit.parameters import Parameters
-from dfit.statistics import Estimate, Estimates, correlation, derivative, propagate
+from dfit.statistics import Estimate, Estimates, correlation, propagate
 from dfit.typed import number_of
 
 

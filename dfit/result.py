@@ -17,6 +17,7 @@ from dfit.chronicle import Chronicle
 from dfit.core.covariance import Covariance
 from dfit.core.trust_region import Status
 from dfit.data.domain import Domain
+from dfit.derivative import derivative
 from dfit.errors import InputError
 from dfit.model import Model
 from dfit.parameters import Parameters
@@ -182,7 +183,7 @@ class FitResult(Chronicle):
         def of(x: Any) -> Any:
             return func(dict(zip(names, x, strict=True)))
 
-        rows = statistics.derivative(of, values, errors) @ self.known.gradient
+        rows = derivative(of, values, errors) @ self.known.gradient
         stderr = statistics.propagate(rows, self.covariance)
         with float64_on_cpu():
             value = np.asarray(of(values))

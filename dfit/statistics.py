@@ -12,21 +12,15 @@ Derivatives are JAX's where the function can be traced, else central differences
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 import scipy.special
 
 from dfit.core.covariance import Covariance
-from dfit.precision import float64_on_cpu
-from dfit.probe import NUMPY_ERRORS
-
-EPS = float(np.finfo(np.float64).eps)
 
 
 @dataclass(frozen=True)
@@ -168,41 +162,6 @@ class Estimates(Mapping[str, Estimate]):
 
     def __repr__(self) -> str:
         return self.to_dataframe().to_string()
-
-
-def derivative(func: Callable[[Any], Any], at: np.ndarray, stderr: np.ndarray | None = None) -> np.ndarray:
-    """Jacobian (..., p) of a function of p numbers.
-
-    Parameters
-    ----------
-    func : takes an array-like (p,), gives a number, an array or a sequence of numbers.
-    at : (p,)
-    stderr : (p,), optional
-        Standard errors; a hundredth of them is the step of a difference, as in lmfit.
-    """
-    with float64_on_cpu():
-        try:
-            return np.asarray(jax.jacfwd(lambda x: jnp.asarray(func(x)))(jnp.asarray(at)))
-        except NUMPY_ERRORS:
-            # Tracing may be the reason; if not, the plain calls raise again.
-            steps = difference_steps(at, stderr)
-            return np.stack([_slope(func, at, index, step) for index, step in enumerate(steps)], axis=-1)
-
-
-def difference_steps(at: np.ndarray, stderr: np.ndarray | None = None) -> np.ndarray:
-    """Steps (p,) of central differences: small beside the standard error, large beside rounding."""
-    plain = np.cbrt(EPS) * np.where(at == 0, 1.0, np.abs(at))
-    if stderr is None:
-        return plain
-    known = np.isfinite(stderr) & (stderr > 0)
-    return np.where(known, np.maximum(0.01 * stderr, np.sqrt(EPS) * np.abs(at)), plain)
-
-
-def _slope(func: Callable[[Any], Any], at: np.ndarray, index: int, step: float) -> np.ndarray:
-    ahead, behind = at.copy(), at.copy()
-    ahead[index] += step
-    behind[index] -= step
-    return (np.asarray(func(ahead)) - np.asarray(func(behind))) / (ahead[index] - behind[index])
 
 
 def propagate(rows: np.ndarray, covariance: Covariance, held: bool = False) -> np.ndarray:

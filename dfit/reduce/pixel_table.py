@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dfit.derivative import derivative
 from dfit.parameters import Parameters
 from dfit.pixel_status import SUCCESS
 from dfit.precision import float64_on_cpu
@@ -75,8 +76,6 @@ def _all_parameters(p: Parameters, starts: Starts, answers: Answers) -> tuple[np
             both = jax.vmap(lambda t, h: (expand(t, h), jax.jacfwd(expand)(t, h)))(answers.theta, starts.held)
             return np.array(both[0]), np.array(both[1])
         except NUMPY_ERRORS:
-            from dfit.statistics import derivative
-
             pairs = list(zip(answers.theta, starts.held, strict=True))
             values = np.array([[float(v) for v in p.expand(t, h)] for t, h in pairs])
             return values, np.stack([derivative(partial(p.expand, fixed=h), t) for t, h in pairs])

@@ -13,11 +13,11 @@ from dfit.core.covariance import covariance
 from dfit.core.equations import Equations
 from dfit.core.trust_region import Status
 from dfit.data.domain import build_domain, coordinate_names
+from dfit.derivative import derivative
 from dfit.model import Model
 from dfit.parameters import Parameters
 from dfit.precision import float64_on_cpu
 from dfit.result import FitResult, Run, Tallies
-from dfit.statistics import derivative
 
 
 def finish(

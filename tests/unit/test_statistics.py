@@ -8,12 +8,11 @@ import pytest
 import scipy.stats
 
 from dfit.core.covariance import Covariance
+from dfit.derivative import derivative, difference_steps
 from dfit.statistics import (
     Estimate,
     Estimates,
     correlation,
-    derivative,
-    difference_steps,
     information_criteria,
     propagate,
     quantile,
