@@ -103,6 +103,17 @@ def test_a_coordinate_over_several_dimensions_needs_them_named(signal: xr.DataAr
         delayed.fit("delay", decay, p0=START)
 
 
+def test_a_coordinate_without_named_dimensions_is_refused(signal: xr.DataArray) -> None:
+    with pytest.raises(dfit.InputError, match=r"numpy.ndarray.*xr.DataArray\(values, dims='time'\)"):
+        signal.fit([TIME], decay, reduce_dims="time", p0=START)
+
+
+@pytest.mark.parametrize("name", ["param", "cov_i", "cov_j"])
+def test_a_kept_dimension_with_the_name_of_a_results_is_refused(signal: xr.DataArray, name: str) -> None:
+    with pytest.raises(dfit.InputError, match=f"{name!r} is kept.*rename"):
+        signal.isel(x=[0, 1]).rename(x=name).fit("time", decay, p0=START)
+
+
 def test_dates_that_vary_by_pixel_need_an_origin(signal: xr.DataArray) -> None:
     dates = np.datetime64("2020-01-01", "ns") + ((TIME + np.arange(3)[:, None]) * 3.6e12).astype("m8[ns]")
     dated = signal.assign_coords(delay=(("x", "time"), dates))

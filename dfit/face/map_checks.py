@@ -11,7 +11,7 @@ import numpy as np
 import xarray as xr
 
 from dfit.data.domain import Domain
-from dfit.data.inputs import over
+from dfit.data.inputs import kind_of, over
 from dfit.errors import InputError
 from dfit.fitting import fit
 from dfit.parameters import Parameters
@@ -19,6 +19,7 @@ from dfit.pixels import Given
 
 WORDS = {"p0": "p0", "lower": "the lower bound", "upper": "the upper bound", "fixed": "the fixed value"}
 COVARIANCES = (None, "hc0", "hc1")
+RESULT_DIMS = ("param", "cov_i", "cov_j")
 
 
 def require_options(options: Mapping[str, Any], known: Collection[str], kept: Sequence[Any]) -> None:
@@ -50,6 +51,22 @@ def require_options(options: Mapping[str, Any], known: Collection[str], kept: Se
         )
     if options.get("absolute_sigma") and options.get("sigma") is None:
         raise InputError("absolute_sigma=True without sigma; type sigma=your_standard_deviations")
+
+
+def require_own_names(coords: Sequence[Any], kept: Sequence[Any]) -> None:
+    """Refuse coordinates without named dimensions, and dimensions with the names of those of a result."""
+    for coord in coords:
+        if not isinstance(coord, str | xr.DataArray):
+            raise InputError(
+                f"coords holds {kind_of(coord)}, and a map must know along which dimensions it lies. Type a name, or "
+                "xr.DataArray(values, dims='time')"
+            )
+    for dim in kept:
+        if dim in RESULT_DIMS:
+            raise InputError(
+                f"the dimension {dim!r} is kept, and the parameters of a map lie along one of this name. Type: "
+                f"y.rename({dim}='of_{dim}')"
+            )
 
 
 def _require_names(kind: str, values: Any, kept: Sequence[Any]) -> None:

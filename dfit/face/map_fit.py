@@ -12,7 +12,13 @@ import xarray as xr
 
 from dfit.data.domain import build_domain, coordinate_names
 from dfit.errors import InputError
-from dfit.face.map_checks import require_given, require_options, require_order, require_origin
+from dfit.face.map_checks import (
+    require_given,
+    require_options,
+    require_order,
+    require_origin,
+    require_own_names,
+)
 from dfit.face.map_input import asks_neighbours, common, resolved
 from dfit.map_identity import identity_of_map
 from dfit.map_layout import Part
@@ -55,6 +61,7 @@ def fit_map(
     """The fits of all pixels of one variable, not yet computed."""
     known = (*OF_THE_DATA, *OF_THE_FIT, *OF_THE_MODEL, *OF_PARAMETERS)
     require_options(options, known, kept)
+    require_own_names(coords, kept)
     model = _model(func, coords, options)
     these = common(*(options.get(name) for name in ("p0", "bounds", "fixed")))
     domain = build_domain(
