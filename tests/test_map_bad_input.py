@@ -105,7 +105,7 @@ def test_a_coordinate_over_several_dimensions_needs_them_named(signal: xr.DataAr
 
 def test_a_coordinate_without_named_dimensions_is_refused(signal: xr.DataArray) -> None:
     with pytest.raises(dfit.InputError, match=r"numpy.ndarray.*xr.DataArray\(values, dims='time'\)"):
-        signal.fit([TIME], decay, reduce_dims="time", p0=START)
+        signal.fit(TIME, decay, reduce_dims="time", p0=START)
 
 
 @pytest.mark.parametrize("name", ["param", "cov_i", "cov_j"])

@@ -44,7 +44,7 @@ def fit_dataset(
             "kwargs= would go to SciPy, which does not run here: type its entries as keywords of this call "
             "(max_passes=200), and arrays that the model needs as constants={'name': array}"
         )
-    given = [coords] if isinstance(coords, (str, xr.DataArray)) else list(coords)
+    given = [coords] if isinstance(coords, str) or hasattr(coords, "dtype") else list(coords)
     options["param_names"] = _packed_names(func, len(given), options)
     named = [(None, data)] if isinstance(data, xr.DataArray) else list(data.data_vars.items())
     if not named:
