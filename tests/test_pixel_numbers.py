@@ -14,6 +14,7 @@ import xarray as xr
 import dfit
 from dfit.face.ending import full_covariance
 from dfit.pixel_status import PixelStatus
+from tests.benchmarks import pixel_nist, pixel_quality
 
 T = np.linspace(0, 8, 24)
 MANY = 300  # more than are fitted by triangles alone
@@ -166,7 +167,7 @@ def test_pixels_at_a_bound_are_the_fits_at_that_bound():
 def test_fixed_and_tied_parameters_of_each_pixel_are_those_of_its_fit():
     compare(
         sloped,
-        stack(Y + 0.1 * T[:, None] * TAU),
+        stack(Y + (0.02 * AMPLITUDE + 0.05 * TAU) * TAU * T[:, None]),
         fixed={"unit": stack(TAU)},
         tie={"slope": lambda p: 0.02 * p["a"] + 0.05 * p["unit"]},
     )
@@ -218,3 +219,43 @@ def test_data_in_another_unit_give_the_same_map(unit):
     np.testing.assert_allclose(found.curvefit_coefficients / scale, plain.curvefit_coefficients, rtol=1e-10)
     np.testing.assert_allclose(found.curvefit_stderr / scale, plain.curvefit_stderr, rtol=1e-8)
     np.testing.assert_allclose(found.curvefit_chisqr / unit**2, plain.curvefit_chisqr, rtol=1e-12)
+
+
+def certified_problems() -> list[Any]:
+    """Small problems as few pixels; what compiles for longer, and the quick engine, by hand."""
+    return [
+        pytest.param(name, many, marks=[pytest.mark.slow] if many or problem["p"] > 2 else [])
+        for name, problem in pixel_nist.PROBLEMS.items()
+        for many in (False, True)
+    ]
+
+
+@pytest.mark.parametrize(("name", "many"), certified_problems())
+def test_certified_values_are_reached_from_both_starts_as_pixels(name, many):
+    starts = pixel_nist.starts_of(name, 0)
+    found = pixel_nist.as_pixels(name, np.tile(starts, (150 if many else 1, 1)))
+    assert found.success.all()
+    assert found.digits.min() >= 8
+    # Lanczos1's residual is the rounding of its data to 14 digits.
+    assert found.stderr_digits.min() >= (2.5 if name == "Lanczos1" else 8)
+
+
+@pytest.mark.parametrize("name", pixel_quality.PROBLEMS)
+def test_pixels_of_bad_data_are_right_or_flagged(name):
+    cube = pixel_quality.spoiled(name, 300)
+    found = pixel_quality.as_map(name, cube, "soft_l1")
+    verdict = pixel_quality.judge(name, cube, found, "soft_l1")
+    assert not verdict.wrong.any()
+    assert verdict.right[cube.signal].mean() > 0.99
+
+
+def test_judge_of_bad_data_sees_a_pixel_that_says_success_off_its_minimum():
+    cube = pixel_quality.spoiled("exponential", 6)
+    found = pixel_quality.as_map("exponential", cube, "huber")
+    found.curvefit_chisqr[3] *= 1 + 1e-5
+    found.curvefit_coefficients[3, 1] *= 1.001
+    verdict = pixel_quality.judge("exponential", cube, found, "huber")
+    np.testing.assert_array_equal(np.flatnonzero(verdict.wrong), [3])
+    found.curvefit_success[3] = False
+    verdict = pixel_quality.judge("exponential", cube, found, "huber")
+    assert verdict.flagged[3] and not verdict.wrong.any()
