@@ -19,7 +19,7 @@ import xarray as xr
 
 from dfit.face.accessor import FitAccessor
 
-PIXELS, POINTS, CHUNK = 300, 400_000, 4_000
+PIXELS, POINTS, CHUNK = 300, 360_000, 4_000
 SLOPES = 1 + np.arange(PIXELS) / PIXELS
 TIMES = np.linspace(0, 2, POINTS)
 

@@ -189,7 +189,7 @@ def test_passes_write_their_regions_and_read_nothing_where_they_are_there(little
 
 @pytest.mark.skipif(not hasattr(resource, "RLIMIT_DATA"), reason="no limit of a process's data")
 def test_data_of_one_chunk_larger_than_the_process_limit_are_fitted(source_environment):
-    limit = 900_000_000
+    limit = 840_000_000
     command = [sys.executable, "-m", "tests.beyond_limit", str(limit)]
     done = subprocess.run(
         command, capture_output=True, text=True, env=source_environment, timeout=600, check=False

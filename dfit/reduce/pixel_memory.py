@@ -97,7 +97,7 @@ def plan_of(
     reads, advice = _smaller(sizes, dims, room // tasks)
     sentence = (
         f"the fits run at the call, in passes over chunks of {fitted}, which read the data about {USUAL_PASSES} "
-        f"times: {need}"
+        f"times, and the map stays in memory unless to='map.zarr' takes it: {need}"
     )
     if advice and reads < USUAL_PASSES:
         sentence += f". Cheaper: with {advice} where the data are opened the map is lazy, and reads them {reads} times"
