@@ -82,8 +82,9 @@ def verdict(
     state: State, condition: np.ndarray, roughest: tuple[float, float], limit: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Which solves are over, and which are beyond the condition that their engine can bear, see `Engine`."""
-    over = np.asarray((state.status != Status.RUNNING) | (state.evaluations >= limit))
-    return over, condition > np.where(over, *roughest[::-1])
+    ended = np.asarray(state.status != Status.RUNNING)
+    spent = ~ended & np.asarray(state.evaluations >= limit)  # another engine would go beyond the limit
+    return ended | spent, (condition > np.where(ended, *roughest[::-1])) & ~spent
 
 
 def _changed(values: np.ndarray, lanes: np.ndarray, new: np.ndarray) -> np.ndarray:

@@ -113,6 +113,16 @@ def test_limit_of_evaluations_ends_a_pixel_that_runs(lanes, limit, alone):
     assert_same(found, alone, done)
 
 
+def test_a_rough_pixel_at_its_limit_is_not_left_for_another_evaluation():
+    found, left, _ = ran(
+        8, limit=3, condition=lambda pixels, evaluations: np.where(evaluations == 3, 1e7, 1.0)
+    )
+    assert (
+        sorted(left) == np.flatnonzero(NEED == 3).tolist()
+    )  # which have ended, to be judged by another engine
+    np.testing.assert_array_equal(found.evaluations, np.minimum(NEED, 3))
+
+
 def test_a_rough_pixel_is_left_and_the_others_end_as_they_would_alone(alone):
     rough = np.flatnonzero(NEED > 5)[[0, 9, 20]]
 
