@@ -68,8 +68,10 @@ def spreads(
         with np.errstate(divide="ignore", invalid="ignore"):
             matrix *= np.where(nfree > 0, 2 * equations.cost / nfree, np.nan)[:, None, None]
     matrix[held[:, :, None] | held[:, None, :]] = np.nan
+    known = equations.finite & np.isfinite(root).all(axis=(1, 2))
+    matrix[~known], nfree[~known] = np.nan, 0
     undetermined = np.zeros(len(theta), bool)
-    for k in np.flatnonzero(~regular):
+    for k in np.flatnonzero(known & ~regular):
         at = Equations(*(values[k] for values in equations))
         found = covariance(
             at,
