@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from enum import IntEnum
 
+import numpy as np
+
 
 class PixelStatus(IntEnum):
     """Why the fit of a pixel ended; 0 to 7 as of every solve."""
@@ -41,6 +43,6 @@ IN_WORDS = {
 def attributes() -> dict[str, object]:
     """CF attributes of a variable of codes."""
     return {
-        "flag_values": [int(code) for code in PixelStatus],
+        "flag_values": np.array(list(PixelStatus), np.int8),  # of the variable's type, as CF asks
         "flag_meanings": " ".join(code.name.lower() for code in PixelStatus),
     }

@@ -178,7 +178,9 @@ def test_a_lazy_map_goes_into_a_store_with_one_fit_per_chunk(signal: xr.DataArra
     assert reads == [20, 20, 20]
     with xr.open_zarr(tmp_path / "map.zarr") as back:
         assert_fitted(back, one_by_one(signal))
-        assert back.curvefit_status.attrs["flag_meanings"].split()[1] == "converged"
+        attrs = back.curvefit_status.attrs
+        assert attrs["flag_meanings"].split()[1] == "converged"
+        assert found.curvefit_status.attrs["flag_values"].dtype == found.curvefit_status.dtype
 
 
 def test_data_in_memory_are_fitted_at_the_call(signal: xr.DataArray) -> None:
