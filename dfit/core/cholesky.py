@@ -25,7 +25,7 @@ Row = list[jax.Array]
 # Below this part of a column's square its pivot is rounding: 1 - R^2 on the columns before it.
 PIVOT = 1e-14
 # The program grows with the cube of p; beyond this it compiles for longer than it saves.
-MOST_PARAMETERS = 10
+MOST_PARAMETERS = 8
 
 
 class Factor(NamedTuple):

@@ -167,16 +167,16 @@ class Rows(NamedTuple):
 
     valid: jax.Array
     r: jax.Array  # (B,) weighted residual
-    jacobian: jax.Array  # (p, B) weighted
+    jacobian: Any  # (p, B) weighted, as it was given
     rho: tuple[jax.Array, jax.Array, jax.Array]
     z: jax.Array
 
 
-def rows_of(layout: Layout, residual: jax.Array, jacobian: jax.Array, valid: jax.Array, f_scale: Any) -> Rows:
-    """Rows of weighted residuals (B,) and derivatives (p, B)."""
+def rows_of(layout: Layout, residual: jax.Array, jacobian: Any, valid: jax.Array, f_scale: Any) -> Rows:
+    """Rows of weighted residuals (B,) and derivatives (p, B), or p of (B,) where they are real."""
     if layout.is_complex:
         residual, jacobian, valid = _real(residual), _real(jacobian), jnp.concatenate([valid, valid])
-    r, jacobian = jnp.where(valid, residual, 0.0), jnp.where(valid, jacobian, 0.0)
+    r, jacobian = jax.tree.map(lambda a: jnp.where(valid, a, 0.0), (residual, jacobian))
     z = (r / f_scale) ** 2
     return Rows(valid, r, jacobian, LOSSES[layout.loss](z), z)
 
@@ -225,13 +225,13 @@ def _add_matrix(layout: Layout, rows: Rows, matrix: jax.Array) -> jax.Array:
     return matrix + both @ both.T
 
 
-def linearised(layout: Layout, rows: Rows) -> tuple[jax.Array, jax.Array]:
-    """r (B,) and J (p, B) of the least-squares problem that stands for a robust one here."""
+def linearised(layout: Layout, rows: Rows) -> tuple[jax.Array, Any]:
+    """r (B,) and J, as in the rows, of the least-squares problem that stands for a robust one here."""
     if layout.loss == "linear":
         return rows.r, rows.jacobian
     _, rho1, rho2 = rows.rho
     h = jnp.sqrt(gauss_newton_weight(rows.z, rho1, rho2))
-    return rows.r * rho1 / h, rows.jacobian * h
+    return rows.r * rho1 / h, jax.tree.map(lambda a: a * h, rows.jacobian)
 
 
 def _cut(leaf: Leaf, start: jax.Array, size: int) -> Leaf:

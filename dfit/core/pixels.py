@@ -7,7 +7,7 @@ nothing larger than one number a pixel is kept beside the sums.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -21,7 +21,6 @@ from dfit.core.kernel import (
     Layout,
     Leaf,
     Masks,
-    Rows,
     Scalars,
     linearised,
     masks_of,
@@ -111,20 +110,29 @@ def _moments(y: jax.Array, weight: jax.Array) -> jax.Array:
 
 
 def sums(evaluate: Evaluate, layout: Layout) -> Callable[[jax.Array, Points, Scalars], dict[str, jax.Array]]:
-    """Function (theta, points, scalars) -> the upper triangle of A A^T by rows, cost and psi2, as in `Sums`."""
+    """Function (theta, points, scalars) -> the upper triangle of A A^T by rows, cost and psi2, as in `Sums`.
+
+    Pixels are the last axis of everything.  The model alone is mapped over them by `jax.vmap`: its one point is
+    a scalar, and so are its parameters, as it was written for.
+    """
 
     def kernel(theta: jax.Array, points: Points, scalars: Scalars) -> dict[str, jax.Array]:
-        def add(carry: tuple[jax.Array, ...], point: Points) -> tuple[Any, None]:
-            y, root_weight, coords = jax.tree.map(lambda a: a[None], point)
-            f, jacobian = evaluate(theta, coords, (), scalars.context)
-            valid = root_weight > 0
-            weighted = (y - f) * root_weight, jacobian * root_weight
-            new = _sums_of(layout, rows_of(layout, *weighted, valid, scalars.f_scale))
+        p, lanes = theta.shape
+        varying = tuple(0 if c.ndim == 2 else None for c in points.coords)
+
+        def point(theta: jax.Array, coords: tuple[jax.Array, ...], context: Any) -> tuple[jax.Array, ...]:
+            f, jacobian = evaluate(theta, [c[None] for c in coords], (), context)
+            return (f[0], *(jacobian[k][0] for k in range(p)))
+
+        model = jax.vmap(point, in_axes=(1, varying, (1, None)))
+
+        def add(carry: tuple[jax.Array, ...], these: Points) -> tuple[Any, None]:
+            f, *jacobian = model(theta, these.coords, scalars.context)
+            new = _sums_of(layout, these, these.y - f, jacobian, scalars.f_scale)
             return tuple(a + b for a, b in zip(carry, new, strict=True)), None
 
-        columns = theta.size + 1
-        pairs = columns * (columns + 1) // 2
-        nothing = (jnp.zeros(()),) * (pairs if layout.loss == "linear" else pairs + 2)
+        pairs = (p + 1) * (p + 2) // 2
+        nothing = (jnp.zeros(lanes),) * (pairs if layout.loss == "linear" else pairs + 2)
         found, _ = lax.scan(add, nothing, points)
         psi2 = found[pairs - 1] if layout.loss == "linear" else found[-2]
         cost = 0.5 * (psi2 if layout.loss == "linear" else scalars.f_scale**2 * found[-1])
@@ -133,14 +141,26 @@ def sums(evaluate: Evaluate, layout: Layout) -> Callable[[jax.Array, Points, Sca
     return kernel
 
 
-def _sums_of(layout: Layout, rows: Rows) -> list[jax.Array]:
-    """The upper triangle of A A^T of a point, by rows; of a robust loss also its psi^2 and rho."""
-    r, jacobian = linearised(layout, rows)
-    parts = [*(jacobian[k] for k in range(jacobian.shape[0])), r]
-    # or every one of the products would compute its two rows anew
-    parts = list(lax.optimization_barrier(tuple(parts)))
-    beside = [] if layout.loss == "linear" else [jnp.sum((rows.r * rows.rho[1]) ** 2), jnp.sum(rows.rho[0])]
-    return [*(jnp.sum(a * b) for i, a in enumerate(parts) for b in parts[i:]), *beside]
+def _sums_of(
+    layout: Layout, points: Points, residual: jax.Array, jacobian: Sequence[jax.Array], f_scale: Any
+) -> list[jax.Array]:
+    """The upper triangle of A A^T of a point of every pixel, by rows; of a robust loss also its psi^2 and rho."""
+    valid = points.root_weight > 0
+    # Arrays of their own: taken out of one, every product would read them from there.
+    weighted = [a * points.root_weight for a in (*jacobian, residual)]
+    real = layout._replace(is_complex=False)
+    total: list[jax.Array] = []
+    for half in ("real", "imag") if layout.is_complex else ("real",):
+        *columns, r = [getattr(a, half) for a in weighted]
+        rows = rows_of(real, r, columns, valid, f_scale)
+        r, columns = linearised(real, rows)
+        # or every one of the products would compute its two factors anew
+        parts = lax.optimization_barrier((*columns, r))
+        new = [a * b for i, a in enumerate(parts) for b in parts[i:]]
+        if layout.loss != "linear":
+            new += [(rows.r * rows.rho[1]) ** 2, rows.rho[0]]
+        total = [a + b for a, b in zip(total, new, strict=True)] if total else new
+    return total
 
 
 class Lane(NamedTuple):

@@ -14,7 +14,7 @@ import numpy as np
 from dfit.core.cholesky import inverse
 from dfit.core.drive import QUICK
 from dfit.core.kernel import Leaf, Scalars, as_given, leaf_kernel
-from dfit.core.pixels import Points, Problem, begun, judged, judged_exactly, reasons, sums, survey
+from dfit.core.pixels import Problem, begun, judged, judged_exactly, reasons, sums, survey
 from dfit.core.state import State, Tolerances
 from dfit.core.trust_region import Geometry
 from dfit.reduce.kernels import KERNELS_KEPT, Kernel, Recipe, kernel_for
@@ -124,14 +124,11 @@ def _build(recipe: Recipe, constants: Mapping[str, np.ndarray], shared: Leaf, bl
         mapped = jax.vmap(function, in_axes=(0, axes(0), scalars))
         return alone(jax.jit(kernel.counted(mapped), compiler_options=QUICK))
 
-    points = Points(1, 1, axes(1).coords)
-    last = scalars._replace(context=(1, None))
-    by_point = jax.vmap(sums(evaluate, layout), in_axes=(1, points, last), out_axes=-1)
     return Programs(
         kernel,
         jax.jit(survey(layout)),
         jax.jit(reasons),
-        jax.jit(kernel.counted(by_point)),
+        jax.jit(kernel.counted(sums(evaluate, layout))),
         whole("triangle"),
         whole("sandwich"),
     )
