@@ -20,7 +20,7 @@ import pytest
 import xarray as xr
 
 import dfit
-from dfit.reduce import pixel_memory
+from dfit.reduce import pixel_memory, pixel_passes
 from dfit.reduce.allocator import resident_bytes
 from dfit.reduce.memory import FIRST_USE_BYTES, process_limit
 
@@ -137,6 +137,20 @@ def test_model_that_is_not_traceable_gives_the_same_map(little_room):
         little_room(1)
         found = few.fit("time", plain, p0=EASY)
     require_same(found, expected)
+
+
+def test_tasks_that_run_twice_give_the_same_map(little_room, monkeypatch):
+    few = chunked(VALUES[:, :FEW])
+    expected = few.fit("time", decay, p0=EASY, cov="hc1").compute()
+    for name in ("begun", "sums_of", "added", "advanced", "ended"):
+
+        def twice(*given, task=getattr(pixel_passes, name)):
+            task(*given)
+            return task(*given)
+
+        monkeypatch.setattr(pixel_passes, name, twice)
+    little_room(1)
+    require_same(few.fit("time", decay, p0=EASY, cov="hc1"), expected)
 
 
 def test_failing_fit_raises_at_the_call_and_names_its_pixel(little_room):

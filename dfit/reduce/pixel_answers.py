@@ -165,7 +165,9 @@ def answers_of(job: PixelJob, solved: Solved, sandwich: np.ndarray | None) -> An
     states, starts, facts = solved.states, solved.starts, solved.facts
     if sandwich is not None and job.cov == "hc1":
         rest = np.maximum(facts.count - states.theta.shape[1], 1)
-        sandwich[:, 1] *= (facts.count / rest)[:, None, None]
+        # Not in place: the sums may be another task's, which is asked for them again.
+        factor = np.stack([np.ones_like(rest), facts.count / rest], axis=1)
+        sandwich = sandwich * factor[:, :, None, None]
     lanes = LANES if len(states.theta) > FEW else EXACT_LANES
 
     def inverses(roots: np.ndarray, free: np.ndarray) -> np.ndarray:
