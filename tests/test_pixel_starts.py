@@ -84,9 +84,9 @@ def test_guess_is_the_models_own_start_of_each_pixel() -> None:
     valid = rng.random((40, 5)) < 0.7
     valid[:, 1:4] = valid[:, 1:2]
     valid[:, 3] = False
-    points = Points(np.where(valid, y, 0.0), valid * 2.0, (x,))
+    points = Points(np.where(valid, y, np.nan), None, (x,))
     model = Model.from_callable(LIBRARY, ["x"])
-    alike = Points(*(values[:, 1:4] for values in points[:2]), (x[:, 1:4],))
+    alike = Points(points.y[:, 1:4], None, (x[:, 1:4],))
     with float64_on_cpu():
         apart, found = (by_model(model.to_blob(), some, 2) for some in (points, alike))
         start = jax.jit(LIBRARY.start)

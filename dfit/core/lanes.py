@@ -17,7 +17,7 @@ from dfit.core.state import State, Status
 # Lanes that have ended go on idly until so many of them wait: a change costs as much as some idle steps.
 CHANGED_AT = 1 / 16
 # With fewer running ones than this part of the lanes, and none waiting, the rest is left to narrower lanes.
-LEFT_AT = 1 / 16
+LEFT_AT = 1 / 64
 
 
 class Engine(NamedTuple):

@@ -45,10 +45,10 @@ class Facts(NamedTuple):
 
 
 class Points(NamedTuple):
-    """The points of a pixel, ready for the loop: float64 or complex128, finite."""
+    """The points of a pixel, ready for the loop: float64 or complex128."""
 
-    y: Any  # (n,)
-    root_weight: Any  # (n,) 1 / sigma, 0 where excluded
+    y: Any  # (n,) NaN where excluded
+    root_weight: Any  # (n,) 1 / sigma, None where that is one number; any finite one where excluded
     coords: tuple[Any, ...]  # (n,) each
 
 
@@ -71,12 +71,16 @@ def survey(layout: Layout) -> Callable[[Leaf, Scalars], tuple[jax.Array, jax.Arr
     def kernel(pixels: Leaf, scalars: Scalars) -> tuple[jax.Array, jax.Array, Points]:
         columns = _columns(pixels)
         valid = _masks(columns).valid
-        root_weight = jnp.where(valid, root_weight_of(columns, valid, scalars), 0.0)
-        y = jnp.where(valid, wide(columns.y), 0.0)
+        root_weight = root_weight_of(columns, valid, scalars)
+        weight = jnp.where(valid, root_weight**2, 0.0)
+        y = wide(columns.y)
         count = jnp.sum(valid, axis=0, dtype=jnp.float64) * (2 if layout.is_complex else 1)
         # The model is called there, too, though nothing comes of it.
         coords = tuple(jnp.where(jnp.isfinite(wide(c)), wide(c), 0.0) for c in pixels.coords)
-        return count, _moments(y, root_weight**2), Points(y, root_weight, coords)
+        # One array less to be read in every step.
+        own = None if columns.sigma is None else jnp.broadcast_to(root_weight, valid.shape)
+        points = Points(jnp.where(valid, y, jnp.nan), own, coords)
+        return count, _moments(jnp.where(valid, y, 0.0), weight), points
 
     return kernel
 
@@ -128,7 +132,7 @@ def sums(evaluate: Evaluate, layout: Layout) -> Callable[[jax.Array, Points, Sca
 
         def add(carry: tuple[jax.Array, ...], these: Points) -> tuple[Any, None]:
             f, *jacobian = model(theta, these.coords, scalars.context)
-            new = _sums_of(layout, these, these.y - f, jacobian, scalars.f_scale)
+            new = _sums_of(layout, these, these.y - f, jacobian, scalars)
             return tuple(a + b for a, b in zip(carry, new, strict=True)), None
 
         pairs = (p + 1) * (p + 2) // 2
@@ -142,17 +146,18 @@ def sums(evaluate: Evaluate, layout: Layout) -> Callable[[jax.Array, Points, Sca
 
 
 def _sums_of(
-    layout: Layout, points: Points, residual: jax.Array, jacobian: Sequence[jax.Array], f_scale: Any
+    layout: Layout, points: Points, residual: jax.Array, jacobian: Sequence[jax.Array], scalars: Scalars
 ) -> list[jax.Array]:
     """The upper triangle of A A^T of a point of every pixel, by rows; of a robust loss also its psi^2 and rho."""
-    valid = points.root_weight > 0
+    valid = ~jnp.isnan(points.y)
+    root_weight = 1 / scalars.sigma if points.root_weight is None else points.root_weight
     # Arrays of their own: taken out of one, every product would read them from there.
-    weighted = [a * points.root_weight for a in (*jacobian, residual)]
+    weighted = [a * root_weight for a in (*jacobian, residual)]
     real = layout._replace(is_complex=False)
     total: list[jax.Array] = []
     for half in ("real", "imag") if layout.is_complex else ("real",):
         *columns, r = [getattr(a, half) for a in weighted]
-        rows = rows_of(real, r, columns, valid, f_scale)
+        rows = rows_of(real, r, columns, valid, scalars.f_scale)
         r, columns = linearised(real, rows)
         # or every one of the products would compute its two factors anew
         parts = lax.optimization_barrier((*columns, r))

@@ -126,13 +126,14 @@ def square_root(normal: np.ndarray) -> np.ndarray:
     return np.sqrt(np.maximum(values, 0.0))[:, None] * vectors.T * scale
 
 
-def underflows(survey: Sums) -> bool:
-    """Whether the squares that a survey has summed are so small that float64 has lost digits of them.
+def underflows(moments: np.ndarray) -> np.ndarray:
+    """Whether the squares of which these are the moments (..., 5) are so small that float64 has lost digits of them.
 
     Of data of 1e-160 the cost is zero at any start, and any start would look right.
     """
-    weight, *mean, _, about_zero = survey.moments
-    return bool(weight < SMALLEST or (about_zero < SMALLEST and np.any(mean)))
+    weight, real, imaginary, _, about_zero = np.moveaxis(moments, -1, 0)
+    found: np.ndarray = (weight < SMALLEST) | ((about_zero < SMALLEST) & ((real != 0) | (imaginary != 0)))
+    return found
 
 
 def condition(root: np.ndarray) -> float:

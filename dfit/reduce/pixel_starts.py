@@ -68,7 +68,8 @@ def guessed(starts: Starts, found: np.ndarray, guess: Guess, p: Parameters) -> S
 
 def by_model(model: bytes, points: Points, lanes: int) -> np.ndarray:
     """Starts (N, P) of a pickled model's own, so many pixels at a time; points along the first axis of their arrays."""
-    valid = points.root_weight > 0
+    valid = ~np.isnan(points.y)
+    points = points._replace(y=np.where(valid, points.y, 0.0))
     together = valid.any(axis=1)
     alike = (valid == together[:, None]).all(axis=0) | ~valid.any(axis=0)
     if 2 * alike.sum() < alike.size:  # few of them are not worth a program
@@ -126,7 +127,7 @@ def by_function(
     ModelError
         If what it returns does not name the parameters; if it raises.
     """
-    valid = points.root_weight > 0
+    valid = ~np.isnan(points.y)
     found = np.full((valid.shape[1], len(p.names)), np.nan)
     for k in np.flatnonzero(valid.any(axis=0)).tolist():
         at = valid[:, k]

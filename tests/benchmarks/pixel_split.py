@@ -37,12 +37,12 @@ def parts_of(name: str) -> dict[str, Any]:
     evaluate = forward(lambda theta, coords, _: problem.traced(coords[0], *(theta[k] for k in range(p))))
     p = truth.shape[1]
     y = jnp.asarray(data.values.T)
-    points = Points(y, jnp.ones_like(y), (jnp.asarray(data.x.values),))
-    axes, scalars = Points(1, 1, (None,)), Scalars(1.0, 1.0, False, ())
+    points = Points(y, None, (jnp.asarray(data.x.values),))
+    axes, scalars = Points(1, None, (None,)), Scalars(1.0, 1.0, False, (jnp.zeros((0, LANES)), {}))
 
     def model(theta: jax.Array, points: Points) -> jax.Array:
         def add(total: jax.Array, point: Points) -> tuple[jax.Array, None]:
-            y, _, coords = jax.tree.map(lambda a: a[None], point)
+            y, coords = point.y[None], [c[None] for c in point.coords]
             f, jacobian = evaluate(theta, coords, (), ())
             return total + (y - f)[0] + jnp.sum(jacobian), None
 
@@ -50,7 +50,7 @@ def parts_of(name: str) -> dict[str, Any]:
 
     theta = jnp.asarray(truth.T)
     added = jax.jit(jax.vmap(model, in_axes=(1, axes)))
-    summed = jax.jit(jax.vmap(sums(evaluate, LAYOUT), in_axes=(1, axes, None), out_axes=-1))
+    summed = jax.jit(sums(evaluate, LAYOUT))
     judge = jax.jit(judged)
     states = jax.tree.map(
         lambda a: jnp.repeat(jnp.asarray(a)[..., None], LANES, -1), start(np.array(list(problem.p0.values())))
