@@ -43,7 +43,7 @@ def main() -> None:
         found = FitAccessor(data)("t", line, p0={"slope": 1.5, "level": 2.0}).compute()
     truth = np.stack([SLOPES, np.full(PIXELS, 3.0)], axis=1)
     worst = float(abs(found.curvefit_coefficients.values - truth).max())
-    print(json.dumps({"bytes": data.nbytes, "worst": worst, "plan": found.attrs["plan"]}))
+    print(json.dumps({"bytes": data.nbytes, "worst": worst, "plan": found.attrs["dfit_plan"]}))
 
 
 if __name__ == "__main__":

@@ -42,7 +42,7 @@ class FitAccessor:
         kept dimensions, and one task for each chunk makes all of its variables, so compute them together, once:
         ``found.compute()``, ``found.to_zarr(path)``.  Two cases run at the call: data in memory, and chunks
         whose points do not fit into a worker's memory, which takes several passes (a log line and the
-        attribute `plan` say so).
+        attribute `dfit_plan` say so).
 
         Parameters
         ----------

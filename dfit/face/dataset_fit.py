@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 from urllib.parse import quote
@@ -44,6 +44,10 @@ def fit_dataset(
             "kwargs= would go to SciPy, which does not run here: type its entries as keywords of this call "
             "(max_passes=200), and arrays that the model needs as constants={'name': array}"
         )
+    if not (isinstance(coords, Iterable) or hasattr(coords, "dtype")):
+        raise InputError(
+            f'coords is {coords!r}; expected the name of a coordinate, an array, or several. Type: coords="time"'
+        )
     given = [coords] if isinstance(coords, str) or hasattr(coords, "dtype") else list(coords)
     options["param_names"] = _packed_names(func, len(given), options)
     named = [(None, data)] if isinstance(data, xr.DataArray) else list(data.data_vars.items())
@@ -62,8 +66,8 @@ def fit_dataset(
             fitted = fit_map(variable, given, func, kept[name], options, errors=errors)
             found = fitted.found.settled() if to is None else fitted.found
             parts.append(map_dataset(found, variable, prefix, to is None and not found.lazy))
-            if found.lazy:
-                plans[f"{prefix}plan"] = found.plan
+            if found.lazy and to is None:  # of a store it would not be true any more
+                plans[f"{prefix}dfit_plan"] = found.plan
             written += [] if to is None else [map_part(fitted, variable, prefix)]
         else:
             parts.append(_one_fit(name, variable, given, func, options, prefix, errors))

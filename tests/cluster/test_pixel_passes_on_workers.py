@@ -32,7 +32,9 @@ def test_tables_made_in_passes_stay_on_the_workers_and_are_those_of_this_process
         expected = fit(data).compute()
     monkeypatch.setattr(pixel_memory, "TASK_FRACTION", 1e-9)
     found = fit(data)
-    assert "in passes" in found.attrs["plan"] and "a worker's limit of 2.00 GiB" in found.attrs["plan"]
+    assert (
+        "in passes" in found.attrs["dfit_plan"] and "a worker's limit of 2.00 GiB" in found.attrs["dfit_plan"]
+    )
     tables = futures_of(found.curvefit_coefficients)
     assert len(tables) == 2 and all(future.status == "finished" for future in tables)
     found = found.compute()
