@@ -108,6 +108,11 @@ def test_a_coordinate_without_named_dimensions_is_refused(signal: xr.DataArray) 
         signal.fit(TIME, decay, reduce_dims="time", p0=START)
 
 
+def test_a_number_is_refused_as_a_coordinate(signal: xr.DataArray) -> None:
+    with pytest.raises(dfit.InputError, match=r"coords is 1; expected the name.*coords="time""):
+        signal.rename(x=1).fit(1, decay, p0=START)
+
+
 @pytest.mark.parametrize("name", ["param", "cov_i", "cov_j"])
 def test_a_kept_dimension_with_the_name_of_a_results_is_refused(signal: xr.DataArray, name: str) -> None:
     with pytest.raises(dfit.InputError, match=f"{name!r} is kept.*rename"):
