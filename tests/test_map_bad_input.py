@@ -109,7 +109,7 @@ def test_a_coordinate_without_named_dimensions_is_refused(signal: xr.DataArray) 
 
 
 def test_a_number_is_refused_as_a_coordinate(signal: xr.DataArray) -> None:
-    with pytest.raises(dfit.InputError, match=r"coords is 1; expected the name.*coords="time""):
+    with pytest.raises(dfit.InputError, match='coords is 1; expected the name.*coords="time"'):
         signal.rename(x=1).fit(1, decay, p0=START)
 
 
