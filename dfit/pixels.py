@@ -177,7 +177,9 @@ def _operands(
         return _cut(values, [grid[axis] for axis in axes]), axes
 
     kept = [axis for axis in range(y.ndim) if axis not in job.fitted]
-    labels = [y.indexes[y.dims[a]].values if y.dims[a] in y.indexes else np.arange(y.shape[a]) for a in kept]
+    labels = [
+        y.indexes[y.dims[a]].to_numpy() if y.dims[a] in y.indexes else np.arange(y.shape[a]) for a in kept
+    ]
     return Operands(
         [cut(source.array.data, source.axes) for source in sources],
         [cut(values.data, axes) for values, (_, _, axes) in zip(given, job.given, strict=True)],

@@ -101,6 +101,7 @@ def test_a_map_keeps_the_coordinates_of_its_dimensions(signal: xr.DataArray) -> 
     labelled = {
         "no labels": plain,
         "dates": plain.assign_coords(x=pd.date_range("2020-01-01", periods=3)),
+        "months": plain.assign_coords(x=pd.period_range("2020-01", periods=3, freq="M")),
         "words": plain.assign_coords(x=["u", "v", "w"]),
         "pairs": plain.assign_coords(xr.Coordinates.from_pandas_multiindex(pairs, "x")),
         "the same": plain.assign_coords(x=[1, 1, 1]),
