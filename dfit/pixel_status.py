@@ -21,7 +21,7 @@ class PixelStatus(IntEnum):
     CONVERGED_BUT_UNDETERMINED = 8  # some parameter has no influence on the data there
     NO_DATA = 9  # every point is missing or masked
     TOO_FEW_POINTS = 10  # fewer than parameters
-    UNUSABLE_DATA = 11  # an infinity, a sigma of zero or less, or NaN where none is allowed
+    UNUSABLE_DATA = 11  # infinite, sigma <= 0, NaN where none is allowed, or squares that underflow
     BAD_START = 12  # p0 is NaN or outside its bounds, or the bounds are crossed
 
 
@@ -34,8 +34,8 @@ IN_WORDS = {
     PixelStatus.STALLED: "not converged: no step decreases the cost any more; type another p0",
     PixelStatus.MODEL_NOT_FINITE_AT_START: "the model or its derivative is not finite at the start; type another p0",
     PixelStatus.TOO_FEW_POINTS: "fewer points than parameters; fix some with fixed={{name: value}}",
-    PixelStatus.UNUSABLE_DATA: "y, a coordinate or sigma is infinite, sigma is not positive, or NaN is not skipped; "
-    "type where=mask for the points to fit",
+    PixelStatus.UNUSABLE_DATA: "y, a coordinate or sigma is infinite, sigma is not positive, NaN is not skipped, or the "
+    "squares of y / sigma are too small for float64; type where=mask for the points to fit, or y in a larger unit",
     PixelStatus.BAD_START: "p0 is NaN or outside its bounds, or the bounds are crossed",
 }
 

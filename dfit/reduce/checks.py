@@ -76,7 +76,7 @@ def require_points(survey: Sums, varying: int) -> None:
         raise DataError(
             f"{count} points are left ({why}) for {varying} parameters; fix some with fixed={{name: value}}"
         )
-    if underflows(survey):
+    if underflows(survey.moments):
         raise DataError(
             "the squares of y / sigma are too small for float64, so that every p0 would look right. Type y, and "
             "with it sigma and p0, in another unit, in which y / sigma is larger"

@@ -13,7 +13,7 @@ from dfit.core.cholesky import MOST_PARAMETERS
 from dfit.core.pixel_covariance import spreads
 from dfit.core.pixels import Facts, Problem
 from dfit.core.state import State, Tolerances, start
-from dfit.core.sums import DROPS, FAULTS, MISSING
+from dfit.core.sums import DROPS, FAULTS, MISSING, underflows
 from dfit.pixel_status import PixelStatus
 from dfit.reduce.kernels import Box, Recipe, without_noise_of
 from dfit.reduce.pixel_kernels import invert
@@ -133,6 +133,7 @@ def refused_of(job: PixelJob, facts: Facts, starts: Starts) -> np.ndarray:
     kinds = FAULTS if job.skipna else (*MISSING, *FAULTS)
     wrong = [facts.counts[:, (*DROPS, *FAULTS).index(kind)] > 0 for kind in kinds]
     found[~starts.usable] = PixelStatus.BAD_START
+    found[underflows(facts.moments)] = PixelStatus.UNUSABLE_DATA
     found[facts.count < starts.theta.shape[1]] = PixelStatus.TOO_FEW_POINTS
     found[facts.count == 0] = PixelStatus.NO_DATA
     found[np.any(wrong, axis=0)] = PixelStatus.UNUSABLE_DATA
