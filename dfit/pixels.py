@@ -185,7 +185,7 @@ def _operands(
         [cut(values.data, axes) for values, (_, _, axes) in zip(given, job.given, strict=True)],
         [cut(values, (axis,)) for values, axis in zip(labels, kept, strict=True)],
         grid,
-        dict(constants),
+        {name: np.array(value) for name, value in constants.items()},  # the user may write to his own
     )
 
 
