@@ -60,13 +60,16 @@ def spreads(
     held: np.ndarray = at_lower | at_upper
     free = ~held
     matrix = np.array(invert(root, free))
+    # Of as many points as parameters every residual is zero, and says nothing of the noise.
+    robust = np.full(len(theta), sandwich is not None) & (equations.count > free.shape[1])
     if sandwich is not None:
-        matrix = _sandwiches(matrix, sandwich, free, bread)
+        matrix = np.where(robust[:, None, None], _sandwiches(matrix, sandwich, free, bread), matrix)
     nfree = np.rint(equations.count).astype(np.int64) - free.sum(axis=1)
     regular = well & (held | (np.diagonal(matrix, axis1=1, axis2=2) > 0)).all(axis=1)
-    if sandwich is None and not absolute_sigma:
+    if not absolute_sigma:
         with np.errstate(divide="ignore", invalid="ignore"):
-            matrix *= np.where(nfree > 0, 2 * equations.cost / nfree, np.nan)[:, None, None]
+            redchi = np.where(nfree > 0, 2 * equations.cost / nfree, np.nan)
+            matrix *= np.where(robust, 1.0, redchi)[:, None, None]
     matrix[held[:, :, None] | held[:, None, :]] = np.nan
     known = equations.finite & np.isfinite(root).all(axis=(1, 2))
     matrix[~known], nfree[~known] = np.nan, 0
@@ -79,8 +82,8 @@ def spreads(
             lower[k],
             upper[k],
             absolute_sigma=absolute_sigma,
-            bread=None if sandwich is None or not bread else sandwich[k, 0],
-            meat=None if sandwich is None else sandwich[k, 1],
+            bread=sandwich[k, 0] if sandwich is not None and robust[k] and bread else None,
+            meat=sandwich[k, 1] if sandwich is not None and robust[k] else None,
         )
         matrix[k], nfree[k], undetermined[k] = found.matrix, found.nfree, found.undetermined.any()
     return Spread(matrix, nfree, undetermined)
