@@ -22,10 +22,10 @@ import jax.numpy as jnp
 
 from dfit.core.bounds import pressed
 from dfit.core.equations import Equations
+from dfit.core.geometry import geometry
 from dfit.core.guards import risen
 from dfit.core.state import Status, Tolerances
 from dfit.core.subproblem import choose, norm, one_if_zero
-from dfit.core.trust_region import geometry
 from dfit.core.warm import Fields, Guards, Warm, joined
 from dfit.optional import load
 

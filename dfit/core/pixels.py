@@ -16,6 +16,7 @@ from jax import lax
 
 from dfit.core.cholesky import BY_CHOLESKY, root_of
 from dfit.core.equations import Equations
+from dfit.core.geometry import Geometry, geometry
 from dfit.core.kernel import (
     Evaluate,
     Layout,
@@ -30,7 +31,7 @@ from dfit.core.kernel import (
 )
 from dfit.core.state import State, Status, Tolerances
 from dfit.core.subproblem import BY_SVD, choose
-from dfit.core.trust_region import Geometry, advance, geometry, step
+from dfit.core.trust_region import advance, step
 
 # Squares of derivatives lose digits of a step with the square of the condition: enough is left to go on.
 ROUGH = 1e6

@@ -25,14 +25,13 @@ Functions are pure, of static shapes, and expect 64-bit JAX (`jax.enable_x64`).
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import jax
 import jax.numpy as jnp
 
-from dfit.core.bounds import BoxStep, box_step, pressed
+from dfit.core.bounds import BoxStep, box_step
 from dfit.core.curvature import corrected
 from dfit.core.equations import Equations
+from dfit.core.geometry import Geometry, geometry, halves
 from dfit.core.state import State, Status, Tolerances, start
 from dfit.core.subproblem import (
     BY_SVD,
@@ -54,18 +53,9 @@ ROUGHNESS = 16 * EPS
 SUMMING = 64 * EPS
 ACCEPT, SHRINK, GROW = 1e-4, 0.1, 0.75  # gain ratios
 TOO_SMALL = 256.0  # a first radius that needs more than eight doublings to reach the residual
-POLISH_FAILURES = 2  # after a full and a half Gauss-Newton step, a quarter has never helped
-
-
-class Geometry(NamedTuple):
-    """How the residual stands to the columns of J that are free to move."""
-
-    free: jax.Array  # (p,) bool
-    norms: jax.Array  # (p,) column norms of J
-    rank: jax.Array  # () of the free columns
-    tangential: jax.Array  # () |t|
-    offset: jax.Array  # ()
-    condition: jax.Array  # () of the free columns scaled to norm 1
+# Where the curvature that Gauss-Newton leaves out is large, full steps diverge and a part of one converges: with an
+# eigenvalue of -3.5, a quarter does.
+POLISH_FAILURES = 5  # down to a sixteenth
 
 
 def step(
@@ -131,32 +121,6 @@ def _finite_or_zero(at: Equations) -> Equations:
         & jnp.all(jnp.isfinite(at.root), axis=(0, 1))
     )
     return choose(finite, at, jax.tree.map(jnp.zeros_like, at))._replace(finite=finite)
-
-
-def _halves(equations: Equations) -> tuple[jax.Array, jax.Array]:
-    """J, (p + 1, p), and r, (p + 1,), as rotated into the root."""
-    return equations.root[:, :-1], equations.root[:, -1]
-
-
-def geometry(
-    equations: Equations,
-    theta: jax.Array,
-    lower: jax.Array,
-    upper: jax.Array,
-    algebra: Algebra = BY_SVD,
-) -> Geometry:
-    """How the residual stands to J at theta (p,), inside the box lower, upper (p,)."""
-    jacobian, residual = _halves(equations)
-    at_lower, at_upper = pressed(theta, transposed_times(jacobian, residual), lower, upper)
-    free = ~(at_lower | at_upper)
-    norms = norm(jacobian)
-    t2, rank, condition = algebra.projection(jacobian * free, residual, one_if_zero(norms))
-    rest2, nfree = equations.psi2 - t2, equations.count - rank
-    defined = (rest2 > 0) & (nfree > 0) & (rank > 0)
-    offset2 = (t2 / jnp.where(defined, rank, 1.0)) / jnp.where(defined, rest2 / nfree, 1.0)
-    offset = jnp.where(defined, jnp.sqrt(offset2), jnp.inf)
-    nothing_to_do = equations.finite & ~jnp.any(free, axis=0)
-    return Geometry(free, norms, rank, jnp.sqrt(t2), jnp.where(nothing_to_do, 0.0, offset), condition)
 
 
 def _noise(equations: Equations) -> jax.Array:
@@ -244,7 +208,7 @@ def _verdict(
     ftol = (actual <= small) & (state.predicted <= small) & (actual <= 2 * state.predicted)
     length = norm(moved.scaling * (state.trial - state.theta))
     xtol = state.full & (length <= tolerances.xtol * norm(moved.scaling * moved.theta))
-    jacobian, residual = _halves(moved.equations)
+    jacobian, residual = halves(moved.equations)
     cosines = jnp.abs(transposed_times(jacobian, residual)) / one_if_zero(here.norms * norm(residual))
     gtol = jnp.max(jnp.where(here.free, cosines, 0.0), axis=0) <= tolerances.gtol
     rounding = moved.equations.psi2 <= ROUGHNESS**2 * moved.equations.scale2
@@ -274,7 +238,7 @@ def _propose(
     polishing = here.tangential**2 / 2 <= noise
     polishing |= ~accepted & (state.polishing | (state.predicted <= _worst_noise(moved.equations)))
     radius = jnp.where(polishing, jnp.inf, moved.radius)
-    jacobian, residual = _halves(moved.equations)
+    jacobian, residual = halves(moved.equations)
     if moved.second is not None:
         jacobian, residual = corrected(jacobian, residual, moved.second, moved.equations.count)
     weights = one_if_zero(moved.scaling)

@@ -13,10 +13,10 @@ import numpy as np
 
 from dfit.core.cholesky import inverse
 from dfit.core.drive import QUICK
+from dfit.core.geometry import Geometry
 from dfit.core.kernel import Leaf, Scalars, as_given, leaf_kernel
 from dfit.core.pixels import Problem, begun, judged, judged_exactly, reasons, sums, survey
 from dfit.core.state import State, Tolerances
-from dfit.core.trust_region import Geometry
 from dfit.reduce.kernels import KERNELS_KEPT, Kernel, Recipe, kernel_for
 
 Tree = TypeVar("Tree")
