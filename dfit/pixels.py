@@ -20,6 +20,7 @@ from dfit.errors import InputError
 from dfit.model import Model
 from dfit.parameters import Parameters
 from dfit.prepare import tried_recipe
+from dfit.reduce.kernels import Recipe
 from dfit.reduce.map_job import Guess, MapJob
 from dfit.reduce.memory import memory_of
 from dfit.reduce.pixel_answers import PixelJob
@@ -114,22 +115,12 @@ def map_of(
     raises : whether a fit that fails raises when the map is computed.
     """
     settings.check()
-    recipe = tried_recipe(model, parameters, domain, settings)
     dims = domain.data.dims
     fitted = tuple(axis for axis, dim in enumerate(dims) if dim not in kept)
     sources = sources_of(domain)
     spread = [(one, over(domain.data, one.values, f"{one.kind} of {one.name}")) for one in beginning.given]
     job = MapJob(
-        PixelJob(
-            recipe,
-            settings.tolerances,
-            settings.max_passes,
-            domain.sigma if isinstance(domain.sigma, float) else 1.0,
-            float(settings.f_scale),
-            settings.absolute_sigma,
-            settings.cov,
-            domain.skipna,
-        ),
+        _of_a_pixel(tried_recipe(model, parameters, domain, settings), domain, settings),
         tuple(Column(s.role, s.axes, s.time) for s in sources),
         fitted,
         tuple(
@@ -148,6 +139,19 @@ def map_of(
     columns = max(place.stop for place in table_columns(len(parameters.names)).values())
     passes = None if plan.cut is None else Passes(job, operands, plan.cut, columns)
     return Map(_table(job, operands, columns), tuple(kept), parameters, lazy, job, plan.sentence, passes)
+
+
+def _of_a_pixel(recipe: Recipe, domain: Domain, settings: Settings) -> PixelJob:
+    return PixelJob(
+        recipe,
+        settings.tolerances,
+        settings.max_passes,
+        domain.sigma if isinstance(domain.sigma, float) else 1.0,
+        float(settings.f_scale),
+        settings.absolute_sigma,
+        settings.cov,
+        domain.skipna,
+    )
 
 
 def _planned(job: MapJob, operands: Operands, dims: Sequence[Hashable], varying: int) -> MapPlan:

@@ -27,7 +27,7 @@ FEW = 256  # pixels for which a second program is not worth its compilation
 
 @dataclass(frozen=True)
 class PixelJob:
-    """What every task of a map must know.
+    """What the fits of all pixels have in common.
 
     Attributes
     ----------
