@@ -159,7 +159,8 @@ def _planned(job: MapJob, operands: Operands, dims: Sequence[Hashable], varying:
     arrays = [array for array, _ in operands.columns]
     memory = memory_of(*scheduler_of(arrays), 0)
     plan = plan_of(job, operands.columns, operands.grid, dims, varying, memory)
-    logger.log(logging.WARNING if plan.costly else logging.INFO, "%s", plan.sentence)
+    told = plan.sentence if plan.cut is not None else f"{plan.sentence}: {plan.need}"
+    logger.log(logging.WARNING if plan.costly else logging.INFO, "%s", told)
     if plan.cut is not None and (job.guess is not None or job.neighbours):
         raise InputError(
             f"{'neighbours=True' if job.guess is None else 'a guess of p0'} needs all points of a pixel in one task, "

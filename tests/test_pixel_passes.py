@@ -171,8 +171,10 @@ def test_plan_is_told_and_its_chunks_make_the_map_lazy(little_room, caplog):
     assert record.levelno == logging.WARNING  # which reads about ten times, and could do with two
     assert "about 10 times" in plan and "reads them 2 times" in plan
     chunks = ast.literal_eval(plan[plan.index("{") : plan.index("}") + 1])
-    again = chunked(VALUES).chunk(chunks).fit("time", decay, p0=EASY)
-    assert "lazy" in again.attrs["dfit_plan"]
+    with caplog.at_level(logging.INFO, logger="dfit"):
+        again = chunked(VALUES).chunk(chunks).fit("time", decay, p0=EASY)
+    assert again.attrs["dfit_plan"] == "the map is lazy, and the data are read once"
+    assert "of what this process has free of" in caplog.messages[-1]
 
 
 def test_start_from_the_points_is_refused_with_the_chunks_to_type(little_room):

@@ -92,7 +92,8 @@ def plan_of(
         f"of {where} of {format_bytes(memory.limit)}"
     )
     if task * tasks <= room:
-        return MapPlan(None, f"the map is lazy, and the data are read once: {need}", need, "", False)
+        # Without figures, which are others at the next call: equal maps have equal attributes.
+        return MapPlan(None, "the map is lazy, and the data are read once", need, "", False)
     cut = _cut(sizes, varying, room, tasks, memory)
     reads, advice = _smaller(sizes, dims, room // tasks)
     sentence = (
