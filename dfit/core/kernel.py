@@ -22,6 +22,7 @@ from jax import lax
 
 from dfit.core.derivatives import value_and_derivatives
 from dfit.core.loss import LOSSES, gauss_newton_weight
+from dfit.core.moments import moments_of
 from dfit.core.sums import DROPS, FAULTS
 
 # theta (p,), coordinates of a block, given (f, J) or (), context -> f (B,), J (p, B)
@@ -125,28 +126,6 @@ def masks_of(leaf: Leaf, index: jax.Array) -> Masks:
     for fault in faults:
         valid = valid & ~fault
     return Masks(valid, tuple(drops), faults)
-
-
-def moments_of(y: jax.Array, weight: jax.Array, sums: jax.Array) -> jax.Array:
-    """Weight sum, mean (real, imaginary), sum of squares about the mean and about zero, updated."""
-    w0, re0, im0, m0, yy0 = sums
-    w = jnp.sum(weight)
-    safe = jnp.where(w > 0, w, 1.0)
-    mean = jnp.sum(weight * y) / safe
-    m = jnp.sum(weight * jnp.abs(y - mean) ** 2)
-    total = jnp.where(w0 + w > 0, w0 + w, 1.0)
-    gap = mean - lax.complex(re0, im0)
-    step = jnp.where(w > 0, w / total, 0.0)
-    # Chan, Golub & LeVeque 1983: merging means and squares without cancellation
-    return jnp.stack(
-        [
-            w0 + w,
-            re0 + gap.real * step,
-            im0 + gap.imag * step,
-            m0 + m + jnp.abs(gap) ** 2 * w0 * step,
-            yy0 + jnp.sum(weight * jnp.abs(y) ** 2),
-        ]
-    )
 
 
 class Scalars(NamedTuple):

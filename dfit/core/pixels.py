@@ -29,6 +29,7 @@ from dfit.core.kernel import (
     rows_of,
     wide,
 )
+from dfit.core.moments import column_moments
 from dfit.core.state import State, Status, Tolerances
 from dfit.core.subproblem import BY_SVD, choose
 from dfit.core.trust_region import advance, step
@@ -81,7 +82,7 @@ def survey(layout: Layout) -> Callable[[Leaf, Scalars], tuple[jax.Array, jax.Arr
         # One array less to be read in every step.
         own = None if columns.sigma is None else jnp.broadcast_to(root_weight, valid.shape)
         points = Points(jnp.where(valid, y, jnp.nan), own, coords)
-        return count, _moments(jnp.where(valid, y, 0.0), weight), points
+        return count, column_moments(jnp.where(valid, y, 0.0), weight), points
 
     return kernel
 
@@ -103,15 +104,6 @@ def _columns(pixels: Leaf) -> Leaf:
 
 def _masks(columns: Leaf) -> Masks:
     return masks_of(columns, jnp.arange(columns.y.shape[0])[:, None])
-
-
-def _moments(y: jax.Array, weight: jax.Array) -> jax.Array:
-    """`moments_of` of every column, (pixels, 5)."""
-    total = jnp.sum(weight, axis=0)
-    mean = jnp.sum(weight * y, axis=0) / jnp.where(total > 0, total, 1.0)
-    about_mean = jnp.sum(weight * jnp.abs(y - mean) ** 2, axis=0)
-    about_zero = jnp.sum(weight * jnp.abs(y) ** 2, axis=0)
-    return jnp.stack([total, mean.real, mean.imag, about_mean, about_zero], axis=1)
 
 
 def sums(evaluate: Evaluate, layout: Layout) -> Callable[[jax.Array, Points, Scalars], dict[str, jax.Array]]:
