@@ -89,3 +89,19 @@ def test_arrays_that_change_after_the_call_do_not_change_the_map(signal: xr.Data
     )
     gain[:], start[:], sigma[:] = 2.0, np.nan, -1.0
     np.testing.assert_allclose(lazy.curvefit_coefficients, expected.curvefit_coefficients, rtol=1e-7)
+
+
+def test_many_parameters_are_fitted_without_a_program_for_each_product() -> None:
+    names = [f"c{k}" for k in range(12)]
+
+    def series(time, *factors):
+        angle = jnp.arccos(jnp.clip(time / 5 - 1, -1, 1))
+        return sum(factor * jnp.cos(k * angle) for k, factor in enumerate(factors))
+
+    basis = np.polynomial.chebyshev.chebvander(TIME / 5 - 1, 11)
+    data = xr.DataArray(np.random.default_rng(12).normal(size=(3, 30)), {"time": TIME}, ("pixel", "time"))
+    found = mapped(data, series, param_names=names, p0=dict.fromkeys(names, 0.0))
+    truth, cost, *_ = np.linalg.lstsq(basis, data.values.T, rcond=None)
+    np.testing.assert_allclose(found.curvefit_coefficients, truth.T, rtol=1e-9, atol=1e-12)
+    variances = np.linalg.inv(basis.T @ basis).diagonal() * cost[:, None] / 18
+    np.testing.assert_allclose(found.curvefit_stderr, np.sqrt(variances), rtol=1e-9)

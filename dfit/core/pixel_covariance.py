@@ -59,7 +59,8 @@ def spreads(
     at_lower, at_upper = pressed(theta, downhill, lower, upper)
     held: np.ndarray = at_lower | at_upper
     free = ~held
-    matrix = np.array(invert(root, free))
+    # Where none is well nothing comes of it, and of many parameters it compiles for minutes.
+    matrix = np.array(invert(root, free)) if well.any() else np.full((*free.shape, free.shape[1]), np.nan)
     # Of as many points as parameters every residual is zero, and says nothing of the noise.
     robust = np.full(len(theta), sandwich is not None) & (equations.count > free.shape[1])
     if sandwich is not None:
