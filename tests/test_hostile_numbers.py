@@ -189,3 +189,18 @@ def test_a_variation_that_float64_loses_beside_a_constant_is_told(constant: int,
     apart = dfit.fit(line, steps + noise, {"x": steps}, p0=[1.5, 1])
     if not told:
         assert found.best_values["a"] == pytest.approx(apart.best_values["a"], rel=1e-6)
+
+
+@pytest.mark.parametrize("pixels", [3, 300])
+def test_data_of_zeros_give_no_standard_error(pixels):
+    time = np.linspace(0, 5, 20)
+    y = xr.DataArray(np.zeros((pixels, 20)), {"time": time}, ("x", "time"))
+
+    def decay(time, a, tau):
+        return a * jnp.exp(-time / tau)
+
+    p0 = {"a": 1, "tau": 1}
+    one = dfit.fit(decay, y[0], "time", p0=p0)
+    assert "zero at every point" in one.covariance.note
+    assert not any(np.isfinite(estimate.stderr) for estimate in one.params.values())
+    assert not np.isfinite(y.fit("time", decay, p0=p0).curvefit_stderr).any()

@@ -107,11 +107,12 @@ def covariance(
         half, negative = _half_inverse(seen, s, *(_scaled(given, free, scale) for given in (bread, meat)))
     else:
         half = np.asarray(half)[free] * scale[:, None]
-    factor = 1.0 if absolute_sigma or whole else redchi
+    zero = not absolute_sigma and equations.scale2 == 0
+    factor = np.nan if zero else 1.0 if absolute_sigma or whole else redchi
     lost = np.linalg.norm(unseen, axis=1) > max(SHARE, NULL / min(s, default=1.0))
     matrix = _embed(half @ half.T * factor / np.outer(scale, scale), free, lost)
     condition = np.inf if unseen.shape[1] else max(s, default=1.0) / min(s, default=1.0)
-    note = _note(free, lost, negative, np.isnan(factor), overflow)
+    note = _note(free, lost, negative, np.isnan(factor), overflow, zero)
     undetermined = np.isinf(np.diagonal(matrix))
     stderr = np.sqrt(np.diagonal(matrix))
     return Covariance(
@@ -190,13 +191,16 @@ def _embed(block: np.ndarray, free: np.ndarray, lost: np.ndarray) -> np.ndarray:
     return matrix
 
 
-def _note(free: np.ndarray, lost: np.ndarray, negative: bool, no_noise: bool, overflow: bool) -> str:
+def _note(
+    free: np.ndarray, lost: np.ndarray, negative: bool, no_noise: bool, overflow: bool, zero: bool
+) -> str:
     reasons = (
         (not free.all(), "no standard deviation at an active bound, and the others hold for that bound"),
         (bool(lost.any()), "an infinite standard deviation where the data do not determine a parameter"),
         (negative, NO_MINIMUM),
         (overflow, NO_SUMS),
-        (no_noise, "no degrees of freedom are left from which to estimate the noise"),
+        (zero, "the data are zero at every point, which says nothing of their noise"),
+        (no_noise and not zero, "no degrees of freedom are left from which to estimate the noise"),
     )
     return "; ".join(words for holds, words in reasons if holds)
 

@@ -70,7 +70,9 @@ def spreads(
     if not absolute_sigma:
         with np.errstate(divide="ignore", invalid="ignore"):
             redchi = np.where(nfree > 0, 2 * equations.cost / nfree, np.nan)
-            matrix *= np.where(robust, 1.0, redchi)[:, None, None]
+            # Data that are zero everywhere say nothing of their noise.
+            factor = np.where(equations.scale2 > 0, np.where(robust, 1.0, redchi), np.nan)
+            matrix *= factor[:, None, None]
     matrix[held[:, :, None] | held[:, None, :]] = np.nan
     known = equations.finite & np.isfinite(root).all(axis=(1, 2))
     matrix[~known], nfree[~known] = np.nan, 0
