@@ -20,6 +20,8 @@ ALLOWED = {
     ("model.py", "cloudpickle.loads"),
     ("reduce/cluster.py", "pickle.loads"),
     ("reduce/kernels.py", "cloudpickle.loads"),
+    ("reduce/pixel_parts.py", "cloudpickle.loads"),
+    ("reduce/pixel_task.py", "cloudpickle.loads"),
     ("reduce/wire.py", "cloudpickle.loads"),
     ("reduce/wire.py", "pickle.loads"),
     # Names that stand in the source.

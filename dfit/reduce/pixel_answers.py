@@ -22,7 +22,7 @@ from dfit.reduce.pixel_kernels import invert
 LANES = 2048
 # Lanes of the path by LAPACK, which gains nothing from more.
 EXACT_LANES = 64
-FEW = 256  # pixels for which a second program is not worth its compilation
+FEW = 256  # pixels of up to three parameters for which a second program is not worth its compilation
 
 
 @dataclass(frozen=True)
@@ -141,8 +141,9 @@ def refused_of(job: PixelJob, facts: Facts, starts: Starts) -> np.ndarray:
 
 
 def quick_enough(job: PixelJob, starts: Starts, pixels: int) -> bool:
-    """Whether so many pixels begin with sums of squares."""
-    return job.recipe.traceable and starts.theta.shape[1] <= MOST_PARAMETERS and pixels > FEW
+    """Whether so many pixels begin with sums of squares, whose program grows with the parameters."""
+    p = starts.theta.shape[1]
+    return job.recipe.traceable and p <= MOST_PARAMETERS and pixels > FEW * 2 ** max(p - 3, 0)
 
 
 def box_of(starts: Starts) -> Box:
