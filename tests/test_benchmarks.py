@@ -33,7 +33,7 @@ def test_one_fit_in_memory_and_scipy_find_the_same_optimum():
     assert ours["cpu_s"] > 0
 
 
-@pytest.mark.parametrize("compressed", [True, False])
+@pytest.mark.parametrize("compressed", [True, pytest.param(False, marks=pytest.mark.long)])
 def test_stored_data_are_fitted_under_a_limit_of_the_kernel(tmp_path, compressed):
     path = out_of_core.write(tmp_path, 300_000, compressed)
     limit = 2 * 10**9

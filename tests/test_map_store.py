@@ -46,6 +46,7 @@ def test_a_map_of_data_in_memory_is_written_as_it_is_computed(tmp_path: Path) ->
     require_same(fit(y, to=os.fspath(tmp_path / "m")), fit(y))
 
 
+@pytest.mark.long
 def test_a_dataset_is_written_with_all_of_its_variables(tmp_path: Path) -> None:
     both = xr.Dataset({"b": cube(), "a": cube(VALUES + 1)}, attrs={"title": "two"})
     found = fit(both, to=tmp_path / "m")

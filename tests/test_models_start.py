@@ -57,7 +57,7 @@ def coordinates(model: models.LibraryModel) -> list[np.ndarray]:
 
 
 # Each compiles a fit of its own: others of the family stand for these.
-FOR_HAND = {
+LONG = {
     *(
         "constant",
         "linear",
@@ -77,12 +77,14 @@ FOR_HAND = {
         "sine and offset",
         "damped oscillator",
         "power law",
+        "voigt",
+        "damped sine",
     ),
 }
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=pytest.mark.slow) if n in FOR_HAND else n for n in TRUTHS]
+    "name", [pytest.param(n, marks=pytest.mark.long) if n in LONG else n for n in TRUTHS]
 )
 def test_a_fit_from_its_own_start_finds_the_truth(name):
     model, truth = TRUTHS[name]

@@ -11,15 +11,14 @@ from tests.benchmarks.pixel_data import PROBLEMS, judge, make, reference
 from tests.benchmarks.pixels import break_even
 from tests.benchmarks.rivals import ARMS
 
-OPTIONAL = {"xarray-lmfit": "xarray_lmfit", "astropy": "astropy"}
-RIVALS = [name for name in ARMS if name != "dfit"]
+# The extra "bench", which .ci/run installs for the long tests.
+OPTIONAL = ("xarray-lmfit", "astropy")
+OTHERS = [pytest.param(n, marks=pytest.mark.long) if n in OPTIONAL else n for n in ARMS if n != "dfit"]
 
 
-@pytest.mark.parametrize("arm", RIVALS)
+@pytest.mark.parametrize("arm", OTHERS)
 @pytest.mark.parametrize("name", PROBLEMS)
 def test_rival_of_the_benchmark_finds_the_optimum_of_every_pixel(name, arm):
-    if arm in OPTIONAL:
-        pytest.importorskip(OPTIONAL[arm])
     problem = PROBLEMS[name]
     data, truth = make(problem, 12)
     wanted = reference(problem, data.values, truth)

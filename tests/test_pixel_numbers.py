@@ -125,7 +125,12 @@ def test_pixels_are_the_fits_of_their_data():
     assert found.curvefit_success.all()
 
 
-@pytest.mark.parametrize("loss", ["soft_l1", "huber", "cauchy", "arctan"])
+LONG = pytest.mark.long  # one of a kind is enough to see most mistakes soon
+
+
+@pytest.mark.parametrize(
+    "loss", ["huber", *(pytest.param(name, marks=LONG) for name in ("soft_l1", "cauchy", "arctan"))]
+)
 def test_pixels_with_a_robust_loss_are_the_fits_of_their_data(loss):
     wild = Y.copy()
     wild[3::9, ::2] += 5
@@ -133,7 +138,7 @@ def test_pixels_with_a_robust_loss_are_the_fits_of_their_data(loss):
     assert found.curvefit_success.mean() > 0.95
 
 
-@pytest.mark.parametrize("cov", ["hc0", "hc1"])
+@pytest.mark.parametrize("cov", ["hc1", pytest.param("hc0", marks=LONG)])
 def test_pixels_with_a_robust_covariance_are_the_fits_of_their_data(cov):
     compare(decay, stack(Y), cov=cov, sigma=stack(SPREAD))
 
@@ -164,6 +169,7 @@ def test_pixels_at_a_bound_are_the_fits_at_that_bound():
     np.testing.assert_array_equal(np.isnan(found.curvefit_stderr.sel(param="tau")), at_bound)
 
 
+@pytest.mark.long
 def test_fixed_and_tied_parameters_of_each_pixel_are_those_of_its_fit():
     compare(
         sloped,
@@ -173,6 +179,7 @@ def test_fixed_and_tied_parameters_of_each_pixel_are_those_of_its_fit():
     )
 
 
+@pytest.mark.long
 def test_complex_pixels_are_the_fits_of_their_data():
     phase = RNG.uniform(0.3, 0.6, MANY)
     clean = turning(T[:, None], AMPLITUDE, TAU, phase)
@@ -199,6 +206,7 @@ def test_as_many_points_as_parameters_pass_through_the_points(absolute):
     assert np.isfinite(found.curvefit_stderr).all() == absolute
 
 
+@pytest.mark.long
 def test_pixels_that_do_not_determine_a_parameter_say_so_as_their_fits_do():
     gain = np.where(np.arange(MANY) % 7, 1.0, 0.0) * np.ones_like(Y)
     data = stack(Y - OFFSET * (gain == 0)).assign_coords(gain=(("t", "pixel"), gain))
@@ -221,10 +229,16 @@ def test_data_in_another_unit_give_the_same_map(unit):
     np.testing.assert_allclose(found.curvefit_chisqr / unit**2, plain.curvefit_chisqr, rtol=1e-12)
 
 
+def _by_hand(name: str, many: bool, p: int) -> list[Any]:
+    if many or p > 2:
+        return [pytest.mark.slow]
+    return [] if name == "Misra1a" else [LONG]
+
+
 def certified_problems() -> list[Any]:
     """Small problems as few pixels; what compiles for longer, and the quick engine, by hand."""
     return [
-        pytest.param(name, many, marks=[pytest.mark.slow] if many or problem["p"] > 2 else [])
+        pytest.param(name, many, marks=_by_hand(name, many, problem["p"]))
         for name, problem in pixel_nist.PROBLEMS.items()
         for many in (False, True)
     ]
@@ -240,7 +254,7 @@ def test_certified_values_are_reached_from_both_starts_as_pixels(name, many):
     assert found.stderr_digits.min() >= (2.5 if name == "Lanczos1" else 8)
 
 
-@pytest.mark.parametrize("name", pixel_quality.PROBLEMS)
+@pytest.mark.parametrize("name", ["exponential", pytest.param("gaussian", marks=LONG)])
 def test_pixels_of_bad_data_are_right_or_flagged(name):
     cube = pixel_quality.spoiled(name, 300)
     found = pixel_quality.as_map(name, cube, "soft_l1")

@@ -205,6 +205,7 @@ def test_passes_write_their_regions_and_read_nothing_where_they_are_there(little
 
 
 @pytest.mark.skipif(not hasattr(resource, "RLIMIT_DATA"), reason="no limit of a process's data")
+@pytest.mark.long
 def test_data_of_one_chunk_larger_than_the_process_limit_are_fitted(source_environment):
     limit = 840_000_000
     command = [sys.executable, "-m", "tests.beyond_limit", str(limit)]

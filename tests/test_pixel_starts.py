@@ -78,6 +78,7 @@ def test_guess_starts_every_pixel_from_its_own_points(decays: xr.DataArray, from
     assert found.curvefit_success.sum() == 11
 
 
+@pytest.mark.long
 def test_guess_is_the_models_own_start_of_each_pixel() -> None:
     rng = np.random.default_rng(1)
     x, y = rng.uniform(0, 10, (40, 5)), rng.normal(0, 1, (40, 5))
@@ -275,6 +276,7 @@ def test_neighbours_repair_pixels_that_could_not_start_but_not_those_without_dat
     assert (found.curvefit_coefficients.sel(param="f", b="b4") >= 4.0).all()
 
 
+@pytest.mark.long
 def test_neighbours_start_a_model_that_jax_cannot_trace(waves: xr.DataArray) -> None:
     def plain(x: Any, a: Any, f: Any, shift: Any) -> Any:
         return a * np.sin(f * x + shift)

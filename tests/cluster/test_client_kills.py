@@ -128,6 +128,7 @@ def require_struck(kill: Kill) -> None:
     assert kill.running > 0 and kill.kept > 0
 
 
+@pytest.mark.long
 def test_a_client_killed_again_and_again_ends_with_the_same_bits(
     tmp_path: Path, source_environment: dict[str, str], expected: dict[str, np.ndarray]
 ) -> None:
@@ -139,6 +140,7 @@ def test_a_client_killed_again_and_again_ends_with_the_same_bits(
     assert program.finish() == bits(expected)
 
 
+@pytest.mark.long
 def test_what_was_killed_with_its_cluster_goes_on_on_one_of_another_size(
     tmp_path: Path, source_environment: dict[str, str], expected: dict[str, np.ndarray]
 ) -> None:

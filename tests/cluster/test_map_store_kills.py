@@ -111,6 +111,7 @@ def test_a_killed_program_goes_on_and_ends_with_the_same_map(
     assert len(program.reads) - known <= 1 + LOOKED_AT + 2 * missing
 
 
+@pytest.mark.long
 def test_a_map_killed_with_its_cluster_goes_on_in_threads(
     tmp_path: Path, source_environment: dict[str, str], expected: xr.Dataset
 ) -> None:

@@ -82,6 +82,7 @@ def require_clear_error(fault: Fault, blow: signal.Signals) -> None:
     assert fault.seconds < WITHIN_S
 
 
+@pytest.mark.long
 def test_a_frozen_scheduler_is_a_clear_error_and_leaves_no_worker_once_closed(
     tmp_path: Path, source_environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -121,6 +122,7 @@ def frozen(cluster: Processes) -> Iterator[Callable[..., None]]:
     os.kill(pid, signal.SIGCONT)
 
 
+@pytest.mark.long
 def test_a_scheduler_that_answers_late_is_not_given_up(
     cluster: Processes, frozen: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -163,6 +165,7 @@ def test_a_fit_on_a_frozen_scheduler_ends_before_it_begins(
 
 
 # The last one on this cluster: nothing is left of it.
+@pytest.mark.long
 def test_a_killed_scheduler_is_a_clear_error_leaves_no_worker_and_fewer_workers_go_on(
     cluster: Processes, tmp_path: Path, undisturbed: tuple[bytes, ...], caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -45,10 +45,10 @@ def leaf(is_complex: bool) -> Leaf:
 KINDS = [
     ("linear", False),
     ("linear", True),
-    ("soft_l1", True),
     ("huber", False),
-    ("cauchy", True),
-    ("arctan", False),
+    pytest.param("soft_l1", True, marks=pytest.mark.long),
+    pytest.param("cauchy", True, marks=pytest.mark.long),
+    pytest.param("arctan", False, marks=pytest.mark.long),
 ]
 
 
