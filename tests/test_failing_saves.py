@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import errno
-import os
 import re
-import shutil
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +13,7 @@ import pytest
 
 import dfit
 from tests.resumed import differences, stop_after
+from tests.small_disk import mounted
 from tests.warmed import SAMPLE, Reads, decay
 
 pytestmark = pytest.mark.usefixtures("small_leaves")
@@ -38,14 +36,8 @@ def expected() -> dfit.FitResult:
 @pytest.fixture
 def small(tmp_path: Path) -> Iterator[Path]:
     """A folder on a file system of 1 MiB."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "none", str(disk)]
-    if not shutil.which("mount") or subprocess.run(mount, check=False, capture_output=True).returncode:
-        why = "a file system of its own cannot be mounted here"
-        pytest.fail(f"{why}, as .ci/run can") if "CI" in os.environ else pytest.skip(why)
-    yield disk
-    subprocess.run(["umount", str(disk)], check=True)
+    with mounted(tmp_path / "disk", "size=1m") as folder:
+        yield folder
 
 
 def fill(disk: Path) -> None:

@@ -18,6 +18,7 @@ import xarray as xr
 
 import dfit
 from tests.map_in_store import RATE, REGIONS, VALUES, Reads, contents, cube, fit, forget, marks, require_same
+from tests.small_disk import mounted
 
 
 @pytest.fixture(scope="module")
@@ -147,14 +148,8 @@ def test_a_path_that_cannot_be_written_is_named() -> None:
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
     """A folder on a file system that holds some of the files of a map."""
-    place = tmp_path / "disk"
-    place.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "nr_inodes=140", "none", str(place)]
-    if not shutil.which("mount") or subprocess.run(mount, check=False, capture_output=True).returncode:
-        why = "a file system of its own cannot be mounted here"
-        pytest.fail(f"{why}, as .ci/run can") if "CI" in os.environ else pytest.skip(why)
-    yield place
-    subprocess.run(["umount", str(place)], check=True)
+    with mounted(tmp_path / "disk", "nr_inodes=140") as folder:
+        yield folder
 
 
 @pytest.mark.usefixtures("one_after_the_other")

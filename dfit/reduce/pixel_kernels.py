@@ -55,7 +55,7 @@ def _judged(
     return lanes_first(lane.state), lane.here.condition
 
 
-# Programs that know no model: one compilation for all of them.  Lanes are the first axis, but of the first two.
+# Programs that know no model: one compilation for all of them.  Lanes are the first axis, but of the first one.
 judge_lanes = jax.jit(judged)
 judge = jax.jit(_judged)
 judge_exactly = alone(jax.jit(jax.vmap(judged_exactly, in_axes=(0, 0, 0, None)), compiler_options=QUICK))
