@@ -29,7 +29,11 @@ TOLD = ("points", "cost", *SPENT, "missing")  # to observers
 
 @dataclass
 class Account:
-    """What the passes of a fit have cost so far."""
+    """What the passes of a fit have cost so far.
+
+    ``read_s``, ``wait_s``, ``compute_s`` and ``compile_s`` are seconds of all tasks, see `Report`; the first
+    also counts draws of a sample.
+    """
 
     passes: int = 0
     tasks: int = 0
@@ -37,7 +41,9 @@ class Account:
     bytes_read: int = 0
     first_bytes: int = 0
     read_s: float = 0.0
+    wait_s: float = 0.0
     compute_s: float = 0.0
+    compile_s: float = 0.0
     elapsed_s: float = 0.0  # of earlier processes, before a resume
     compilations: int = 0
     retries: int = 0
@@ -47,7 +53,9 @@ class Account:
     def add(self, report: Report) -> None:
         self.add_read(report)
         self.points += report.points
+        self.wait_s += report.wait_s
         self.compute_s += report.compute_s
+        self.compile_s += report.compile_s
         self.compilations += report.compilations
         known = self.peak_bytes.get(report.process, 0)
         self.peak_bytes[report.process] = max(known, report.peak_bytes)
@@ -89,7 +97,7 @@ class Table:
     def add(self, report: Report) -> None:
         """Numbers of a finished piece."""
         at = report.partition
-        seconds = report.read_s + report.compute_s
+        seconds = report.wait_s + report.compute_s
         with np.errstate(over="ignore"):  # the sum of contents is modulo 2^64
             for name, column in self.columns.items():
                 value = seconds if name == "seconds" else getattr(report, name)

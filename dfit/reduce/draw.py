@@ -134,5 +134,5 @@ def draw_partition(
             drawn.append(reading.draw(share))
     except ReadFailed as error:
         return DrawReport(index, (), 0, 0.0, error.tries - 1, process_name(), unread(work, error))
-    cost = reading.bytes_read, reading.seconds, reading.retries
+    cost = reading.bytes_read, reading.read_s, reading.retries
     return DrawReport(index, tuple(drawn), *cost, process_name())

@@ -16,7 +16,7 @@ class Job:
 
     ``sources`` are (role, axes, time axis or None) of the arrays that `load` gives; ``leaf_size`` the
     padded length of a leaf; ``sigma`` and ``f_scale`` scalars; ``tune`` allows `tune_allocator`;
-    ``labels`` name the sources in errors.
+    ``labels`` name the sources in errors; ``read_ahead`` lets a task read while it computes.
     """
 
     fit: str
@@ -31,6 +31,7 @@ class Job:
     tune: bool
     labels: tuple[str, ...]
     validate: str = "sums"
+    read_ahead: bool = True
 
     @property
     def roles(self) -> tuple[str, ...]:

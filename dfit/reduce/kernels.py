@@ -173,6 +173,11 @@ class Kernel:
         )  # a user's own derivative may be the only one
         return f + step @ jacobian
 
+    @property
+    def traces(self) -> int:
+        """Compilations so far."""
+        return self._traces
+
     def new_compilations(self) -> int:
         """Compilations since the last call of this."""
         with self._lock:

@@ -62,7 +62,8 @@ class Reading:
     bytes_read : what came out of the graph so far.
     content : sum over the bits of the chunks asked for so far, see `Loader`.
     retries : reads that were tried again.
-    seconds : what that took.
+    read_s : seconds that this took.
+    wait_s : those that the task waited for it.
 
     Raises
     ------
@@ -93,7 +94,7 @@ class Reading:
             store[work.partition.index] = stored
             self._stored_content = stored.content
             self._held = dict(enumerate(stored.arrays))
-        self.seconds = time.perf_counter() - started
+        self.read_s = self.wait_s = time.perf_counter() - started
 
     @property
     def bytes_read(self) -> int:
@@ -116,7 +117,8 @@ class Reading:
                 if k not in self._held:
                     self._held[k], again = read_chunk(self._job, self._loader, self._work, k)
                     self.retries += again
-            self.seconds += time.perf_counter() - started
+            self.read_s += time.perf_counter() - started
+            self.wait_s = self.read_s
         return self._held
 
     def draw(self, share: Share) -> Drawn:

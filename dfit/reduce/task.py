@@ -66,6 +66,10 @@ class Report:
     missing : points left out for a NaN; counted by the surveying pass alone.
     content : 64-bit sum of the bits of what was read.
     retries : reads that were tried again.
+    read_s : seconds that reading took, in whichever thread; chunks that are read at once count each.
+    wait_s : seconds that the task waited for reads.
+    compute_s : seconds of everything else in the task; ``wait_s + compute_s`` is all of it.
+    compile_s : those of ``compute_s`` in which the kernel was built or compiled.
     trouble : by leaf.
     process : tells processes apart.
     drawn : points for a sample.
@@ -82,7 +86,9 @@ class Report:
     retries: int
     bytes_read: int
     read_s: float
+    wait_s: float
     compute_s: float
+    compile_s: float
     compilations: int
     process: str
     peak_bytes: int
@@ -127,7 +133,7 @@ def unread(work: Work, error: ReadFailed) -> Failure:
 
 def _of_nothing(work: Work, why: Failure) -> Report:
     index = work.partition.index
-    return Report(index, {}, 0, 0, 0.0, 0, 0, 0, 0, 0.0, 0.0, 0, process_name(), 0, (), (), why)
+    return Report(index, {}, 0, 0, 0.0, 0, 0, 0, 0, 0.0, 0.0, 0.0, 0.0, 0, process_name(), 0, (), (), why)
 
 
 def leaves_of_work(work: Work) -> range:
@@ -158,7 +164,9 @@ def summed(
     started = time.perf_counter()
     partition = work.partition
     reading = Reading(job, work, kept, store)
+    building = time.perf_counter()
     kernel = kernel_for(job.recipe, constants)
+    compile_s = time.perf_counter() - building
     forest: Forest = {}
     trouble: list[Trouble] = []
     drawn: list[Drawn] = []
@@ -174,7 +182,10 @@ def summed(
         held = reading.hold([s.chunk for s in segments])
         slabs, n = gather(segments, partition.chunks, held, job.axes, job.leaf_size, copies)
         leaf, codes = _leaf_of(job, slabs, n)
+        traces, called = kernel.traces, time.perf_counter()
         out = kernel(point.theta, leaf, scalars)
+        if kernel.traces > traces:
+            compile_s += time.perf_counter() - called
         sums = as_sums(out) if codes is None or not by_groups else group_sums(out, codes, n, point.basis)
         leaves, points, cost = leaves + 1, points + n, cost + sums.cost
         left_out += missing(sums.counts)
@@ -193,8 +204,10 @@ def summed(
         reading.content,
         reading.retries,
         reading.bytes_read,
-        reading.seconds,
-        time.perf_counter() - started - reading.seconds,
+        reading.read_s,
+        reading.wait_s,
+        time.perf_counter() - started - reading.wait_s,
+        compile_s,
         kernel.new_compilations(),
         process_name(),
         max(resident_bytes()[1] - idle, 0),

@@ -44,12 +44,12 @@ def one_pass(evaluator, theta: np.ndarray, tasks: list) -> dict[str, float]:
     """Wall seconds of a pass, of its tasks by thread, CPU seconds of this process, number of tasks."""
     account = evaluator.account
     tasks.clear()
-    busy, spent, began = account.read_s + account.compute_s, time.process_time(), time.perf_counter()
+    busy, spent, began = account.wait_s + account.compute_s, time.process_time(), time.perf_counter()
     evaluator(theta)
     wall = time.perf_counter() - began
     return {
         "wall s": wall,
-        "task s / threads": (account.read_s + account.compute_s - busy) / WORKERS,
+        "task s / threads": (account.wait_s + account.compute_s - busy) / WORKERS,
         "client and scheduler CPU s": time.process_time() - spent,
         "partitions": float(len(tasks)),
     }
