@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import resource
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import dask.local
 from dask.system import CPU_COUNT
 from dask.utils import format_bytes
 
+from dfit.limits import process_limit
 from dfit.reduce.allocator import resident_bytes
 from dfit.reduce.pulse import Pulse
 
@@ -86,42 +84,13 @@ def memory_of(get: Callable[..., Any] | None, client: Client | None, data: int) 
         known = Pulse(client).ask(lambda: client.scheduler.identity(n_workers=-1))
         workers = list(known["workers"].values())
         threads = sum(w["nthreads"] for w in workers)
-        limits = [w["memory_limit"] or process_limit() for w in workers]
-        limit = int(min(limits, default=process_limit()))
+        limits = [w["memory_limit"] or process_limit()[0] for w in workers]
+        limit = int(min(limits, default=process_limit()[0]))
         keep = 0 < data <= KEEP_FRACTION * sum(limits)
         return Memory(max(len(workers), 1), max(threads, 1), limit, data, keep)
     one_at_a_time = get is dask.local.get_sync
     threads = 1 if one_at_a_time else int(dask.config.get("num_workers", None) or CPU_COUNT)
-    limit = process_limit()
+    limit = process_limit()[0]
     here = get is None or get in (dask.threaded.get, dask.local.get_sync)
     keep = here and 0 < data <= KEEP_FRACTION * (limit - resident_bytes()[0])
     return Memory(0, threads, limit, data, keep)
-
-
-def process_limit() -> int:
-    """Memory limit of this process: cgroup, RLIMIT_DATA or RLIMIT_AS, physical memory."""
-    soft = [resource.getrlimit(kind)[0] for kind in (resource.RLIMIT_DATA, resource.RLIMIT_AS)]
-    limits = [limit for limit in soft if limit != resource.RLIM_INFINITY]
-    physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return min([physical, *limits, *_cgroup_limits()])
-
-
-def _cgroup_limits() -> list[int]:
-    """Limits of this process's control group and those above it, versions 1 and 2."""
-    found = []
-    own = Path("/proc/self/cgroup")
-    for line in own.read_text().splitlines() if own.exists() else []:
-        _, controllers, path = line.split(":", 2)
-        if controllers in ("", "memory") or "memory" in controllers.split(","):
-            home, name = (
-                ("/sys/fs/cgroup/memory", "memory.limit_in_bytes")
-                if controllers
-                else ("/sys/fs/cgroup", "memory.max")
-            )
-            groups = [Path(home + path), *Path(home + path).parents]
-            for group in groups[: len(Path(path).parts)]:
-                file = group / name
-                text = file.read_text().strip() if file.exists() else "max"
-                if text.isdigit():
-                    found.append(int(text))
-    return found
