@@ -1,0 +1,76 @@
+"""The cost model: how long a pass takes, and which partitions make it shortest.
+
+With reading R, of which a share w waits for the store and 1 - w decodes, and computing C, both in seconds
+of one thread, T tasks at a time on P cores and reads ahead of the computing, a pass takes
+
+    max((R (1 - w) + C) / P, max(R, C) / T) + tasks x overhead + half a task,
+
+the last for the threads that wait for the slowest at the end.  Without reading ahead a task takes R + C.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from dfit.terms import Terms
+
+# A task shorter than this, or than so many times its overhead, spends its time on being a task; one that
+# is longer holds up an interrupt, a save of a checkpoint, and the end of the pass.
+SHORTEST_S, OVERHEADS, LONGEST_S = 0.1, 50, 2.0
+# Partitions of unlike speed need several tasks for every thread to share the work evenly.
+ROUNDS = 4
+
+
+@dataclass(frozen=True)
+class Load:
+    """What a pass has to do, and with what.
+
+    Attributes
+    ----------
+    points, nbytes : of the data; bytes count as decoded, 0 for data in memory.
+    threads, cores : tasks at a time, and cores that do their work, in all processes.
+    """
+
+    points: int
+    nbytes: int
+    threads: int
+    cores: int
+
+
+def parts(terms: Terms, load: Load) -> tuple[float, float]:
+    """Seconds of one thread for reading and for computing all of the data."""
+    return 1e-9 * terms.byte_ns * load.nbytes, 1e-9 * terms.point_ns * load.points
+
+
+def body(terms: Terms, load: Load, read_ahead: bool = True) -> float:
+    """Seconds of a pass without what its tasks cost beside their work."""
+    read, compute = parts(terms, load)
+    busy = (read * (1 - terms.wait) + compute) / min(load.cores, (1 + read_ahead) * load.threads)
+    longest = max(read, compute) if read_ahead else read + compute
+    return max(busy, longest / load.threads)
+
+
+def pass_seconds(terms: Terms, load: Load, partition_points: int, read_ahead: bool = True) -> float:
+    """Predicted seconds of a pass over partitions of so many points."""
+    tasks = -(-load.points // partition_points)
+    at_once = min(load.threads, load.cores, tasks)
+    work = work_seconds(terms, load, read_ahead)
+    return work / at_once + work / tasks / 2 * (1 - 1 / at_once) + 1e-3 * terms.task_ms * tasks
+
+
+def best_partition(terms: Terms, load: Load, read_ahead: bool = True) -> int:
+    """Points of a partition by which a pass is predicted to be shortest, its tasks neither too short nor too long."""
+    work, overhead = work_seconds(terms, load, read_ahead), max(1e-3 * terms.task_ms, 1e-6)
+    shortest = max(SHORTEST_S, OVERHEADS * overhead)
+    # Where half a task at the end costs as much as the overhead of all of them.
+    tasks = math.sqrt(work * (1 - 1 / load.threads) / (2 * overhead))
+    tasks = max(tasks, ROUNDS * load.threads, work / max(LONGEST_S, shortest))
+    tasks = max(min(tasks, work / shortest), load.threads)
+    rounds = math.ceil(tasks / load.threads)
+    return max(1, -(-load.points // (rounds * load.threads)))
+
+
+def work_seconds(terms: Terms, load: Load, read_ahead: bool = True) -> float:
+    """Seconds that a pass keeps its threads, all of them together."""
+    return body(terms, load, read_ahead) * min(load.threads, load.cores)

@@ -1,0 +1,103 @@
+"""The dry run: what reading and computing cost where the tasks will run, tried on the first leaves."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import jax
+import numpy as np
+
+from dfit.data.graph import Work
+from dfit.errors import DfitError
+from dfit.limits import process_limit
+from dfit.reduce.allocator import resident_bytes
+from dfit.reduce.hardware import Hardware, hardware
+from dfit.reduce.job import Job, Point
+from dfit.reduce.reading import Held, bytes_read, process_name, read
+from dfit.reduce.task import leaves_of_work, summed
+from dfit.reduce.tree import Done
+
+# A read is tried once more where it was so short that the first one's imports and caches are most of it.
+SHORT_READ_S = 0.05
+# The kernel is timed so often: the first of a process pays for memory that it touches for the first time.
+ROUNDS = 3
+LEAVES = 2  # that are summed, however many the chunks have
+
+
+@dataclass(frozen=True)
+class DryRun:
+    """What one process has found.
+
+    Attributes
+    ----------
+    process : its name.
+    hardware, limit : what it has; the limit in bytes, whose it is, and whether the system enforces it.
+    idle_bytes, base_bytes : memory of the process before, and how much more it needs since, without the data.
+    point_ns, byte_ns, wait : see `dfit.terms.Terms`.
+    failure : why there are no times, "" where there are.
+    """
+
+    process: str
+    hardware: Hardware
+    limit: tuple[int, str, bool]
+    idle_bytes: int
+    base_bytes: int = 0
+    point_ns: float = 0.0
+    byte_ns: float = 0.0
+    wait: float = 0.0
+    failure: str = ""
+
+
+def dry_run(
+    job: Job,
+    works: Sequence[Work],
+    kept: Sequence[Sequence[Any]],
+    point: Point,
+    constants: Mapping[str, np.ndarray],
+) -> DryRun:
+    """Read and sum the first leaves, and tell what it took; what fails here is told, and met again by the pass."""
+    idle = resident_bytes()[0]
+    here = DryRun(process_name(), hardware(), process_limit(), idle)
+    try:
+        work = works[0]
+        held, seconds, cpu = _read(job, work, kept[0])
+        if seconds < SHORT_READ_S and len(works) > 1:
+            work = works[1]
+            held, seconds, cpu = _read(job, work, kept[1])
+        if held.failure is not None:
+            raise held.failure
+        point_ns = _compute(job, work, held, point, constants)
+    except (DfitError, MemoryError, jax.errors.JaxRuntimeError) as error:
+        return replace(here, failure=f"{type(error).__name__}: {error}")
+    nbytes = bytes_read(work, held)
+    data = sum(array.nbytes for arrays in held.arrays for array in arrays)
+    return replace(
+        here,
+        base_bytes=max(0, resident_bytes()[0] - idle - data),
+        point_ns=point_ns,
+        byte_ns=1e9 * seconds / nbytes if nbytes else 0.0,
+        wait=min(1.0, max(0.0, 1 - cpu / seconds)) if nbytes else 0.0,
+    )
+
+
+def _read(job: Job, work: Work, kept: Sequence[Any]) -> tuple[Held, float, float]:
+    """Chunks of a work, and the seconds and the processor's seconds that reading them took."""
+    began, cpu = time.perf_counter(), time.process_time()
+    held = read(replace(job, retries=0), work, kept)
+    return held, time.perf_counter() - began, time.process_time() - cpu
+
+
+def _compute(job: Job, work: Work, held: Held, point: Point, constants: Mapping[str, np.ndarray]) -> float:
+    """Nanoseconds a point of the first leaves of a work that is in memory."""
+    leaves = leaves_of_work(work)
+    rest = Done([range(min(leaves.start + LEAVES, leaves.stop), leaves.stop)])
+    store = {work.partition.index: held}
+    took = []
+    for _ in range(1 + ROUNDS):  # the first compiles
+        report = summed(job, work, point, constants, (), rest, store)
+        took.append(1e9 * report.compute_s / report.points)
+    return statistics.median(took[1:])
