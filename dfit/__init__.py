@@ -11,6 +11,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from dfit import limits as limits
     from dfit import models as models
     from dfit.checkpoint import Checkpoint
     from dfit.errors import (
@@ -51,6 +52,7 @@ __all__ = [
     "curve_fit_large",
     "fit",
     "get_defense_telemetry",
+    "limits",
     "models",
     "reset_defense_telemetry",
     "resume",
@@ -83,8 +85,8 @@ importlib.import_module("dfit.face.accessor")  # registers .dfit and .fit
 
 def __getattr__(name: str) -> object:
     """Load a public name on first use."""
-    if name == "models":  # the one public name that is a module
-        return importlib.import_module("dfit.models")
+    if name in ("limits", "models"):  # the public names that are modules
+        return importlib.import_module(f"dfit.{name}")
     if name not in _HOME:
         raise AttributeError(f"module 'dfit' has no attribute {name!r}; it offers {', '.join(__all__)}")
     value = getattr(importlib.import_module(_HOME[name]), name)

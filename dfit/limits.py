@@ -183,7 +183,7 @@ def _size(value: Any, source: str) -> int:
         except (ValueError, OverflowError) as error:
             raise InputError(f"{expected} ({error})") from error
     elif not isinstance(value, bool) and isinstance(value, Real) and math.isfinite(value):
-        size = math.floor(value)
+        size = int(float(value))
     else:
         raise InputError(expected)
     if size <= 0:
