@@ -175,8 +175,8 @@ class Kernel:
 
     @property
     def traces(self) -> int:
-        """Compilations so far."""
-        return self._traces
+        """Compilations so far; -1 until the first has ended."""
+        return self._traces if self._ready else -1
 
     def new_compilations(self) -> int:
         """Compilations since the last call of this."""

@@ -1,11 +1,18 @@
-"""Chunks of a partition where its task runs: read, tried again, kept."""
+"""Chunks of a partition where its task runs: read, tried again, kept.
+
+While a task computes, a thread of its own reads the chunks that come next. Stores wait and codecs decode
+without Python's lock, and so do compiled kernels: what one waits for the other does not.
+"""
 
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
-from typing import Any, NamedTuple, TypeVar
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextvars import copy_context
+from typing import Any, NamedTuple, Self, TypeVar
 
 import numpy as np
 
@@ -20,6 +27,7 @@ from dfit.reduce.job import Job
 Arrays = list[list[np.ndarray]]
 T = TypeVar("T")
 FIRST_PAUSE_S = 0.1  # before a failed read is tried again; doubled each time
+NEVER = threading.Event()
 
 
 class Held(NamedTuple):
@@ -57,6 +65,8 @@ def read(job: Job, work: Work, kept: Sequence[Any]) -> Held:
 class Reading:
     """Chunks of one partition in a task's hands: all, where they are kept in memory, or a few at a time.
 
+    A context: the thread that reads ahead ends before it does, after the chunk that is being read.
+
     Attributes
     ----------
     bytes_read : what came out of the graph so far.
@@ -83,6 +93,10 @@ class Reading:
         self._stored_content: list[int] = []
         self._wanted: set[int] = set()
         self.retries = 0
+        self._ahead = job.read_ahead and bool(work.graph) and store is None
+        self._reader: ThreadPoolExecutor | None = None
+        self._coming: Future[Mapping[int, list[np.ndarray]]] | None = None
+        self._ended = threading.Event()
         if store is not None:
             stored = store.get(work.partition.index)
             if stored is None:
@@ -96,6 +110,14 @@ class Reading:
             self._held = dict(enumerate(stored.arrays))
         self.read_s = self.wait_s = time.perf_counter() - started
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._ended.set()
+        if self._reader is not None:
+            self._reader.shutdown(cancel_futures=True)
+
     @property
     def bytes_read(self) -> int:
         return self._stored_bytes + self._loader.bytes_read
@@ -107,19 +129,41 @@ class Reading:
         # Not of all that is held: what an earlier process has summed has its content in the books.
         return sum(self._stored_content[k] for k in self._wanted) & ALL_BITS
 
-    def hold(self, wanted: Sequence[int]) -> Mapping[int, list[np.ndarray]]:
-        """Arrays of the wanted chunks at least: those held already, and the rest read."""
+    def hold(self, wanted: Sequence[int], ahead: Sequence[int] = ()) -> Mapping[int, list[np.ndarray]]:
+        """Arrays of the wanted chunks at least: those held already, and the rest read.
+
+        ``ahead``: the chunks of the next call that wants others, which are read until then.
+        """
         self._wanted.update(wanted)
         if not self._all_here:
             started = time.perf_counter()
             self._held = {k: self._held[k] for k in wanted if k in self._held}  # before more is read
-            for k in wanted:
-                if k not in self._held:
-                    self._held[k], again = read_chunk(self._job, self._loader, self._work, k)
-                    self.retries += again
-            self.read_s += time.perf_counter() - started
-            self.wait_s = self.read_s
+            missing = [k for k in wanted if k not in self._held]
+            if missing:
+                coming, self._coming = self._coming, None
+                self._held |= self._read(missing) if coming is None else coming.result()
+            self.wait_s += time.perf_counter() - started
+            if ahead and self._ahead and self._coming is None:
+                self._coming = self._start(ahead)
         return self._held
+
+    def _start(self, chunks: Sequence[int]) -> Future[Mapping[int, list[np.ndarray]]]:
+        """Begin to read chunks in the reader's thread, with this thread's context: the worker is in it."""
+        if self._reader is None:
+            self._reader = ThreadPoolExecutor(1, "dfit-read-ahead")
+        return self._reader.submit(copy_context().run, self._read, chunks)
+
+    def _read(self, chunks: Sequence[int]) -> Mapping[int, list[np.ndarray]]:
+        """Read chunks, in one thread at a time; fewer where nobody waits for them any more."""
+        started = time.perf_counter()
+        found = {}
+        for k in chunks:
+            if self._ended.is_set():
+                break
+            found[k], again = read_chunk(self._job, self._loader, self._work, k, self._ended)
+            self.retries += again
+        self.read_s += time.perf_counter() - started
+        return found
 
     def draw(self, share: Share) -> Drawn:
         """Points for a sample from a chunk that is held."""
@@ -136,7 +180,17 @@ def loader_of(job: Job, work: Work, kept: Sequence[Any]) -> Loader:
     return Loader(work, sources, values, job.validate != "none")
 
 
-def read_chunk(job: Job, loader: Loader, work: Work, number: int) -> tuple[list[np.ndarray], int]:
+def ahead_of(leaves: Sequence[Sequence[int]]) -> list[Sequence[int]]:
+    """For each leaf's chunks those of the next leaf that is made of others; none for the last."""
+    out: list[Sequence[int]] = [()] * len(leaves)
+    for i in reversed(range(len(leaves) - 1)):
+        out[i] = out[i + 1] if leaves[i] == leaves[i + 1] else leaves[i + 1]
+    return out
+
+
+def read_chunk(
+    job: Job, loader: Loader, work: Work, number: int, ended: threading.Event = NEVER
+) -> tuple[list[np.ndarray], int]:
     """Arrays of one chunk, and how often it was tried again: ``job.retries`` times at most.
 
     Raises
@@ -148,22 +202,27 @@ def read_chunk(job: Job, loader: Loader, work: Work, number: int) -> tuple[list[
     def failed(error: Exception) -> ReadFailed:
         return _failed(job, work, number, loader.at, error)
 
-    return tried_again(lambda: loader.chunk(number), job.retries, failed)
+    return tried_again(lambda: loader.chunk(number), job.retries, failed, ended)
 
 
 def tried_again(
-    call: Callable[[], T], retries: int, failed: Callable[[Exception], WorkerError]
+    call: Callable[[], T],
+    retries: int,
+    failed: Callable[[Exception], WorkerError],
+    ended: threading.Event = NEVER,
 ) -> tuple[T, int]:
-    """What a call gives, and how often it was tried again, with pauses that double; ``failed`` names the last error."""
+    """What a call gives, and how often it was tried again, with pauses that double; ``failed`` names the last error.
+
+    ``ended``: from when on nobody waits for it, and nothing is tried again.
+    """
     for again in range(retries + 1):
         try:
             return call(), again
         except (DfitError, MemoryError):
             raise
         except Exception as error:  # stores and codecs raise errors of their own packages
-            if again == retries:
+            if again == retries or ended.wait(FIRST_PAUSE_S * 2**again):
                 raise failed(error) from error
-        time.sleep(FIRST_PAUSE_S * 2**again)
     raise AssertionError("unreachable: the last try returns or raises")
 
 

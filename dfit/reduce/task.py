@@ -20,13 +20,13 @@ from dfit.core.validation import is_finite
 from dfit.data.drawing import Drawn, Share
 from dfit.data.graph import Work
 from dfit.data.leaves import gather
-from dfit.data.plan import leaves_of
+from dfit.data.plan import Partition, Segment, leaves_of
 from dfit.errors import ModelError, ReadFailed
 from dfit.reduce.allocator import reset_peak, resident_bytes
 from dfit.reduce.job import Job, Point
-from dfit.reduce.kernels import as_sums, kernel_for
+from dfit.reduce.kernels import Kernel, as_sums, kernel_for
 from dfit.reduce.not_finite import first_point
-from dfit.reduce.reading import Held, Reading, process_name
+from dfit.reduce.reading import Held, Reading, ahead_of, process_name
 from dfit.reduce.tree import Done, Forest, insert, merge
 
 
@@ -162,42 +162,35 @@ def summed(
     """
     idle = _idle_bytes(job.fit)
     started = time.perf_counter()
-    partition = work.partition
-    reading = Reading(job, work, kept, store)
-    building = time.perf_counter()
+    partition, form = work.partition, job.recipe.layout.form
     kernel = kernel_for(job.recipe, constants)
-    compile_s = time.perf_counter() - building
+    compile_s = time.perf_counter() - started
+    scalars = Scalars(job.sigma, job.f_scale, point.survey, (point.held, dict(constants)))
+    first, todo = partition.first_leaf, leaves_of(partition.chunks, job.leaf_size)
+    leaves = [k for k in range(len(todo)) if done is None or not done.covers(range(first + k, first + k + 1))]
+    wanted = [[segment.chunk for segment in todo[k]] for k in leaves]
     forest: Forest = {}
     trouble: list[Trouble] = []
     drawn: list[Drawn] = []
-    scalars = Scalars(job.sigma, job.f_scale, point.survey, (point.held, dict(constants)))
-    by_groups = job.recipe.layout.form == "groups"
-    leaves = points = left_out = 0
+    points = left_out = 0
     cost = 0.0
     copies: dict[int, np.ndarray] = {}
-    for number, segments in enumerate(leaves_of(partition.chunks, job.leaf_size)):
-        node = (0, partition.first_leaf + number)
-        if done is not None and done.covers(range(node[1], node[1] + 1)):
-            continue
-        held = reading.hold([s.chunk for s in segments])
-        slabs, n = gather(segments, partition.chunks, held, job.axes, job.leaf_size, copies)
-        leaf, codes = _leaf_of(job, slabs, n)
-        traces, called = kernel.traces, time.perf_counter()
-        out = kernel(point.theta, leaf, scalars)
-        if kernel.traces > traces:
-            compile_s += time.perf_counter() - called
-        sums = as_sums(out) if codes is None or not by_groups else group_sums(out, codes, n, point.basis)
-        leaves, points, cost = leaves + 1, points + n, cost + sums.cost
-        left_out += missing(sums.counts)
-        chunks = range(segments[0].chunk, segments[-1].chunk + 1)
-        trouble += _troubles(job, sums, chunks, point, leaf, scalars)
-        insert(forest, node, sums, job.recipe.layout.form)
-        begun = {s.chunk for s in segments if s.start == 0}
-        drawn += [reading.draw(share) for share in shares if share.chunk in begun]
+    with Reading(job, work, kept, store) as reading:
+        for k, chunks, ahead in zip(leaves, wanted, ahead_of(wanted), strict=True):
+            # No name here for the arrays: the last leaf's are let go before more are waited for.
+            leaf = _sum_leaf(
+                job, kernel, point, scalars, todo[k], partition, reading.hold(chunks, ahead), copies
+            )
+            points, cost, compile_s = points + leaf.points, cost + leaf.sums.cost, compile_s + leaf.compile_s
+            left_out += missing(leaf.sums.counts)
+            trouble += leaf.trouble
+            insert(forest, (0, first + k), leaf.sums, form)
+            begun = {segment.chunk for segment in todo[k] if segment.start == 0}
+            drawn += [reading.draw(share) for share in shares if share.chunk in begun]
     return Report(
         partition.index,
         forest,
-        leaves,
+        len(leaves),
         points,
         cost,
         left_out,
@@ -214,6 +207,40 @@ def summed(
         tuple(trouble),
         tuple(drawn),
     )
+
+
+class _Summed(NamedTuple):
+    """A leaf: its sums, its points, what must not occur in it, seconds in which its kernel was compiled."""
+
+    sums: Sums
+    points: int
+    trouble: list[Trouble]
+    compile_s: float
+
+
+def _sum_leaf(
+    job: Job,
+    kernel: Kernel,
+    point: Point,
+    scalars: Scalars,
+    segments: Sequence[Segment],
+    partition: Partition,
+    held: Mapping[int, Sequence[np.ndarray]],
+    copies: dict[int, np.ndarray],
+) -> _Summed:
+    """Sum the leaf of these segments; ``copies`` as ``slabs`` of `gather`."""
+    slabs, n = gather(segments, partition.chunks, held, job.axes, job.leaf_size, copies)
+    leaf, codes = _leaf_of(job, slabs, n)
+    traces, called = kernel.traces, time.perf_counter()
+    out = kernel(point.theta, leaf, scalars)
+    # Other threads wait for the one that compiles: it is their time, too.
+    compile_s = time.perf_counter() - called if kernel.traces != traces else 0.0
+    if codes is None or job.recipe.layout.form != "groups":
+        sums = as_sums(out)
+    else:
+        sums = group_sums(out, codes, n, point.basis)
+    chunks = range(segments[0].chunk, segments[-1].chunk + 1)
+    return _Summed(sums, n, list(_troubles(job, sums, chunks, point, leaf, scalars)), compile_s)
 
 
 def _leaf_of(job: Job, slabs: Sequence[np.ndarray], n: int) -> tuple[Leaf, np.ndarray | None]:
