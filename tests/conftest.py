@@ -13,7 +13,11 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def pytest_configure() -> None:
-    """Let Ctrl-C reach the tests: a shell starts what it runs in the background with it ignored."""
+    """Keep no history of tests, and let Ctrl-C reach them.
+
+    A shell starts what it runs in the background with Ctrl-C ignored.
+    """
+    os.environ["DASK_DFIT__HISTORY"] = "false"  # read when dask is imported, here and in other processes
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 

@@ -29,8 +29,10 @@ LAYERS = (
         "fitting",
         "following",
         "guessing",
+        "history",
         "identity",
         "keeping",
+        "learning",
         "map_identity",
         "map_layout",
         "map_store",
@@ -57,7 +59,7 @@ LAYERS = (
         "warm_report",
         "warmup",
     ),
-    ("face",),
+    ("face", "__main__"),
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 NOT_IN_CORE = {"bokeh", "dask", "distributed", "h5py", "logging", "pandas", "time", "xarray", "zarr"}
