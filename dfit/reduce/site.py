@@ -1,0 +1,97 @@
+"""Where the tasks of a fit run, and what memory they may take there."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import dask.local
+import dask.threaded
+from dask.system import CPU_COUNT
+
+from dfit.limits import Limit, limit_in_force, process_limit
+from dfit.reduce.allocator import resident_bytes
+from dfit.reduce.pulse import Pulse
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+    from dfit.reduce.runners import Get
+
+
+@dataclass(frozen=True)
+class Site:
+    """Processes that tasks run in.
+
+    Attributes
+    ----------
+    get, client : dask's local scheduler or the client in force; None and None for threads of this process.
+    workers : worker processes; 0 for this process alone.
+    threads : tasks at a time, in all processes.
+    cores : that do their work; tasks at a time where more are not known of.
+    limit : of one process.
+    used : bytes that the fullest of the processes holds already.
+    """
+
+    get: Get | None
+    client: Client | None
+    workers: int
+    threads: int
+    cores: int
+    limit: Limit
+    used: int
+
+    @property
+    def processes(self) -> int:
+        return max(self.workers, 1)
+
+    @property
+    def threads_each(self) -> int:
+        """Tasks at a time in one process."""
+        return -(-self.threads // self.processes)
+
+    @property
+    def keeps(self) -> bool:
+        """Whether what a task has read can stay where it ran."""
+        return self.client is not None or self.get in (None, dask.threaded.get, dask.local.get_sync)
+
+    @property
+    def words(self) -> str:
+        """'3 workers' or 'this process'."""
+        return f"{self.workers} worker{'s' * (self.workers != 1)}" if self.workers else "this process"
+
+
+def site_of(
+    get: Get | None,
+    client: Client | None,
+    memory_limit: str | float | None = None,
+    memory_fraction: float | None = None,
+) -> Site:
+    """The processes that a scheduler sends tasks to, with the limit in force there.
+
+    Parameters
+    ----------
+    memory_limit, memory_fraction : of one process, see `dfit.limits`.
+    """
+    if client is None:
+        threads = 1 if get is dask.local.get_sync else int(dask.config.get("num_workers", None) or CPU_COUNT)
+        limit = limit_in_force(memory_limit, memory_fraction)
+        return Site(get, None, 0, threads, min(threads, CPU_COUNT), limit, resident_bytes()[0])
+    known = Pulse(client).ask(lambda: client.scheduler.identity(n_workers=-1))
+    workers = list(known["workers"].values())
+    threads = max(sum(w["nthreads"] for w in workers), 1)
+    limits = [(int(w["memory_limit"]), "worker memory_limit", True) for w in workers if w["memory_limit"]]
+    found = min(limits, default=process_limit())
+    used = max((int(w.get("metrics", {}).get("memory", 0)) for w in workers), default=0)
+    limit = limit_in_force(memory_limit, memory_fraction, found)
+    return Site(get, client, max(len(workers), 1), threads, _cores(workers), limit, used)
+
+
+def _cores(workers: list[dict]) -> int:
+    """Cores behind the threads: those of this machine are known, and elsewhere each thread has one."""
+    by_host = Counter[str]()
+    for worker in workers:
+        by_host[worker["host"]] += worker["nthreads"]
+    here = {"127.0.0.1", "localhost", "::1"}
+    return max(1, sum(min(n, CPU_COUNT) if host in here else n for host, n in by_host.items()))
