@@ -11,7 +11,7 @@ import json
 import re
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from functools import lru_cache
 from typing import Any
@@ -76,12 +76,13 @@ NAMES = frozenset(item.name for item in fields(Record) if item.init) | {"dfit_hi
 
 def key_of(parts: Mapping[str, Value]) -> str:
     """16 hexadecimal digits of the SHA-256 of these parts, in any order; 1, 1.0 and True are the same."""
-    return _key(tuple(sorted((name, plain(value)) for name, value in parts.items())))
+    return _key(tuple(sorted(parts.items())))
 
 
 @lru_cache(maxsize=8192)  # a history holds up to 20 records of the same parts
 def _key(parts: tuple[tuple[str, Value], ...]) -> str:
-    alike = {name: float(v) if isinstance(v, (int, float)) else v for name, v in parts}
+    known = {name: plain(value) for name, value in parts}
+    alike = {name: float(v) if isinstance(v, (int, float)) else v for name, v in known.items()}
     return hashlib.sha256(json.dumps(alike, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -103,8 +104,11 @@ def plain(value: Any) -> Value:
     return number if abs(number) <= LARGEST else None  # NaN is not
 
 
-def _in_range(value: Value) -> Value:
-    return None if isinstance(value, (int, float)) and value < 0 else value
+def _rounded(value: Value) -> Value:
+    """A measured number to six digits, which are more than it has; None below zero, which no cost is."""
+    if isinstance(value, (int, float)) and value < 0:
+        return None
+    return float(f"{value:.6g}") if isinstance(value, float) else value
 
 
 def encode(record: Record) -> bytes:
@@ -119,7 +123,7 @@ def encode(record: Record) -> bytes:
     for name in WORDS:
         row[name] = {str(key): plain(value) for key, value in getattr(record, name).items()}
     for name in NUMBERS:
-        row[name] = {str(key): _in_range(plain(value)) for key, value in getattr(record, name).items()}
+        row[name] = {str(key): _rounded(plain(value)) for key, value in getattr(record, name).items()}
     row["predicted_by"] = str(record.predicted_by)
     line = json.dumps(row, separators=(",", ":"), allow_nan=False).encode()
     try:
@@ -160,28 +164,37 @@ def _check(row: Mapping[str, Any]) -> None:
     """Refuse a row whose values are not of the types and ranges of a record."""
     if not (isinstance(row["id"], str) and ID.fullmatch(row["id"])):
         raise ValueError("an id that is none")
-    if not (_is_number(row["when"]) and _is_word(row["predicted_by"])):
+    if not (_are_numbers([row["when"]]) and _is_word(row["predicted_by"])):
         raise ValueError("a row without its time, or without who predicted it")
-    for name in (*WORDS, *NUMBERS):
-        entries = row[name]
-        if not (isinstance(entries, dict) and len(entries) <= ENTRIES and all(map(_is_word, entries))):
-            raise ValueError(f"{name} is not a few values by name")
-        fits = _is_value if name in WORDS else _is_number_or_none
-        if not all(map(fits, entries.values())):
-            raise ValueError(f"{name} holds what is not a short word or a number in range")
+    if not all(isinstance(row[name], dict) for name in (*WORDS, *NUMBERS)):
+        raise ValueError("a row without its values by name")
+    try:
+        words = all(_are_values(tuple(row[name].items())) for name in WORDS)
+        numbers = all(_are_names(tuple(row[name])) and _are_numbers(row[name].values()) for name in NUMBERS)
+    except TypeError as error:  # a list or a dict, which has no hash
+        raise ValueError("a row with lists in it") from error
+    if not (words and numbers):
+        raise ValueError("a row with what is not a few short words and numbers in range")
+
+
+@lru_cache(maxsize=8192)  # most rows have machine, versions and workload in common
+def _are_values(entries: tuple[tuple[str, Any], ...]) -> bool:
+    return _are_names(tuple(name for name, _ in entries)) and all(_is_value(value) for _, value in entries)
+
+
+@lru_cache(maxsize=1024)
+def _are_names(names: tuple[str, ...]) -> bool:
+    return len(names) <= ENTRIES and all(map(_is_word, names))
+
+
+def _are_numbers(values: Iterable[Any]) -> bool:
+    # bool is no float here.
+    return all(v is None or (type(v) in (float, int) and 0 <= v <= LARGEST) for v in values)
 
 
 def _is_word(value: Any) -> bool:
     # Printable: a terminal that shows it must not take it for a command.
     return isinstance(value, str) and len(value) <= WORD_CHARS and value.isprintable()
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and 0 <= value <= LARGEST and not isinstance(value, bool)
-
-
-def _is_number_or_none(value: Any) -> bool:
-    return value is None or _is_number(value)
 
 
 def _is_value(value: Any) -> bool:
