@@ -140,8 +140,7 @@ class Reading:
             self._held = {k: self._held[k] for k in wanted if k in self._held}  # before more is read
             missing = [k for k in wanted if k not in self._held]
             if missing:
-                coming, self._coming = self._coming, None
-                self._held |= self._read(missing) if coming is None else coming.result()
+                self._held |= self._read(missing) if self._coming is None else self._arrived()
             self.wait_s += time.perf_counter() - started
             if ahead and self._ahead and self._coming is None:
                 self._coming = self._start(ahead)
@@ -152,6 +151,15 @@ class Reading:
         if self._reader is None:
             self._reader = ThreadPoolExecutor(1, "dfit-read-ahead")
         return self._reader.submit(copy_context().run, self._read, chunks)
+
+    def _arrived(self) -> Mapping[int, list[np.ndarray]]:
+        """What was read ahead, when it is all there."""
+        assert self._coming is not None
+        coming, self._coming = self._coming, None
+        try:
+            return coming.result()
+        finally:
+            del coming  # an error holds this frame: through it the arrays would be held until a collection
 
     def _read(self, chunks: Sequence[int]) -> Mapping[int, list[np.ndarray]]:
         """Read chunks, in one thread at a time; fewer where nobody waits for them any more."""
