@@ -11,6 +11,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from dfit import history as history
     from dfit import limits as limits
     from dfit import models as models
     from dfit.checkpoint import Checkpoint
@@ -52,6 +53,7 @@ __all__ = [
     "curve_fit_large",
     "fit",
     "get_defense_telemetry",
+    "history",
     "limits",
     "models",
     "reset_defense_telemetry",
@@ -85,7 +87,7 @@ importlib.import_module("dfit.face.accessor")  # registers .dfit and .fit
 
 def __getattr__(name: str) -> object:
     """Load a public name on first use."""
-    if name in ("limits", "models"):  # the public names that are modules
+    if name in ("history", "limits", "models"):  # the public names that are modules
         return importlib.import_module(f"dfit.{name}")
     if name not in _HOME:
         raise AttributeError(f"module 'dfit' has no attribute {name!r}; it offers {', '.join(__all__)}")
