@@ -9,7 +9,7 @@ import os
 import stat
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -194,7 +194,8 @@ def _make(folder: str) -> None:
     if not os.path.isdir(folder):
         parent = os.path.dirname(folder)
         _make(parent)
-        os.mkdir(folder, 0o700)
+        with suppress(FileExistsError):  # made by another process meanwhile
+            os.mkdir(folder, 0o700)
         _sync(parent)
 
 
