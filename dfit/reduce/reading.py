@@ -6,6 +6,7 @@ without Python's lock, and so do compiled kernels: what one waits for the other 
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import time
@@ -28,6 +29,9 @@ Arrays = list[list[np.ndarray]]
 T = TypeVar("T")
 FIRST_PAUSE_S = 0.1  # before a failed read is tried again; doubled each time
 NEVER = threading.Event()
+
+logger = logging.getLogger("dfit")
+
 # The reader of each thread that sums. Kept: memory that a thread frees is reused by that thread, so a new
 # reader for every task would leave what one has read behind each (16 times 20 MB seen on two cores).
 _readers = threading.local()
@@ -145,23 +149,30 @@ class Reading:
                 self._held |= self._read(missing) if self._coming is None else self._arrived()
             self.wait_s += time.perf_counter() - started
             if ahead and self._ahead and self._coming is None:
-                self._coming = self._start(ahead)
+                self._start(ahead)
         return self._held
 
-    def _start(self, chunks: Sequence[int]) -> Future[Mapping[int, list[np.ndarray]]]:
+    def _start(self, chunks: Sequence[int]) -> None:
         """Begin to read chunks in the reader's thread, with this thread's context: the worker is in it."""
         if not hasattr(_readers, "pool"):
             _readers.pool = ThreadPoolExecutor(1, "dfit-read-ahead")
-        return _readers.pool.submit(copy_context().run, self._read, chunks)
+        try:
+            self._coming = _readers.pool.submit(copy_context().run, self._read, chunks)
+        except RuntimeError as error:  # no room for a thread, or the process is about to end
+            logger.debug("chunks are not read ahead: %s", error)
+            del _readers.pool
+            self._ahead = False
 
     def _arrived(self) -> Mapping[int, list[np.ndarray]]:
         """What was read ahead, when it is all there."""
         assert self._coming is not None
-        coming, self._coming = self._coming, None
         try:
-            return coming.result()
+            return self._coming.result()
         finally:
-            del coming  # an error holds this frame: through it the arrays would be held until a collection
+            # An interrupt leaves it to be waited for. An error holds this frame: what is named in it, the
+            # arrays of other chunks with it, would be held until a collection.
+            if self._coming.done():
+                self._coming = None
 
     def _read(self, chunks: Sequence[int]) -> Mapping[int, list[np.ndarray]]:
         """Read chunks, in one thread at a time; fewer where nobody waits for them any more."""
