@@ -202,9 +202,7 @@ def _fraction(value: Any, source: str) -> float:
 
 def _figure(size: int) -> str:
     """So many bytes or a little more, in a figure that can be typed."""
-    unit, name = next(
-        (u, n) for u, n in ((10**9, "GB"), (10**6, "MB"), (1000, "kB"), (1, "B")) if size >= 10 * u
-    )
+    unit, name = next(((u, n) for u, n in ((10**9, "GB"), (10**6, "MB")) if size >= 10 * u), (1000, "kB"))
     return f"{-(-size // unit)} {name}"
 
 
