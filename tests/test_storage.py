@@ -17,6 +17,7 @@ import pytest
 import xarray as xr
 import zarr
 from dask.local import get_sync
+from distributed import Client
 
 from dfit.data.storage import Storage, lock_advice, storage_of
 
@@ -216,6 +217,15 @@ def test_what_is_in_no_store_is_told_by_kind(
     tmp_path: Path, kind: str, codec: str, make: Callable[[Path], Any]
 ) -> None:
     assert told(xr.DataArray(make(tmp_path), dims=("t", "x"))) == Storage(kind, codec, False, 0)
+
+
+def test_blocks_persisted_on_a_cluster_count_as_computed(tmp_path: Path) -> None:
+    SCAN.to_dataset().chunk(t=10).to_zarr(tmp_path / "a.zarr", zarr_format=2)
+    with Client(processes=False, n_workers=1, threads_per_worker=1, dashboard_address=None):
+        kept = xr.open_zarr(tmp_path / "a.zarr").y.persist()
+        expected = Storage("computed", "none", False, 0)
+        assert told(kept) == expected
+        assert told((kept - kept.mean("t")) / 2) == expected
 
 
 def test_a_dataset_opened_without_chunks_counts_as_in_memory(tmp_path: Path) -> None:
