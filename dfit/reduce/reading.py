@@ -123,6 +123,7 @@ class Reading:
         self._ended.set()
         if self._coming is not None and not self._coming.cancel():
             wait([self._coming])
+        self._coming = None
 
     @property
     def bytes_read(self) -> int:
