@@ -45,12 +45,7 @@ def saved(path: Path, **encoding: Any) -> None:
 @pytest.mark.parametrize("version", [2, 3])
 @pytest.mark.parametrize(
     ("compressors", "codec"),
-    [
-        (None, "none"),
-        ("zstd", "zstd"),
-        ("gzip", "gzip"),
-        ("blosc", "blosc:lz4"),
-    ],
+    [(None, "none"), ("zstd", "zstd"), ("gzip", "gzip"), ("blosc", "blosc:lz4")],
 )
 def test_codec_of_zarr_is_named(tmp_path: Path, version: int, compressors: str | None, codec: str) -> None:
     import numcodecs
@@ -173,6 +168,29 @@ def test_arithmetic_keeps_the_storage_of_its_largest_array(tmp_path: Path) -> No
         assert told((opened.y - dark) / flat) == expected
         assert told(((dark - opened.y) / flat).transpose("t", "x").chunk(t=35)[7:]) == expected
         assert told(opened.y - opened.y.mean("t")) == expected
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda y: y.pad(t=10),
+        lambda y: xr.concat([xr.full_like(y, 0.0), y], "t"),
+        lambda y: y.rolling(t=3).mean(),
+        lambda y: y.groupby(y.t % 3).mean(),
+        lambda y: xr.apply_ufunc(np.sqrt, y, dask="parallelized", output_dtypes=[float]),
+        lambda y: y.stack(p=("t", "x")).isel(p=slice(7, None, 3)),
+        lambda y: y.copy(data=da.map_overlap(np.negative, y.data, depth=1, boundary="none")),
+        lambda y: y.copy(data=dask.optimize(y.data * 2 + 1)[0]),
+        lambda y: xr.DataArray(da.ma.masked_greater(y.data[y.data[:, 0] > -1], 3)),
+        lambda y: y.mean(),
+    ],
+    ids=["pad", "concat", "rolling", "groupby", "ufunc", "stack", "overlap", "optimized", "masked", "mean"],
+)
+def test_no_operation_hides_the_store_below(tmp_path: Path, change: Callable[[xr.DataArray], Any]) -> None:
+    coords = {"t": np.arange(100), "x": np.arange(40)}
+    SCAN.assign_coords(coords).to_dataset().chunk(t=10).to_zarr(tmp_path / "a.zarr", zarr_format=2)
+    changed = change(xr.open_zarr(tmp_path / "a.zarr").y)
+    assert told(changed) == Storage("zarr", "blosc:lz4", False, CHUNK_BYTES)
 
 
 class Detector:

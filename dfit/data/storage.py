@@ -61,7 +61,7 @@ class Storage:
 
 
 def storage_of(array: xr.DataArray) -> Storage:
-    """How the data of an array are stored, as its first block tells; none of them are read.
+    """How the data of an array are stored, as the block in its middle tells; none of them are read.
 
     Of several arrays below the block (a scan, its dark image), the largest that is in a store counts.
     """
@@ -122,12 +122,14 @@ def _name(key: Any) -> Any:
 
 
 def _nodes(array: dask.array.Array) -> Iterator[GraphNode | None]:
-    """What an array's first block is computed from: a node of each name, None for one persisted on a cluster.
+    """What an array's middle block is computed from: a node of each name, None for one persisted on a cluster.
 
     Blocks of one name are made alike, so that a mean over all chunks leads to one of them and not to all.
     """
     blocks = _Blocks(array.__dask_graph__())
-    todo: list[Any] = [(array.name, *(0,) * array.ndim)]
+    todo: list[Any] = [
+        (array.name, *(number // 2 for number in array.numblocks))
+    ]  # at the edge may be padding
     names: set[Any] = set()
     while todo:
         key = todo.pop()
