@@ -92,7 +92,8 @@ class Ledger:
         try:
             self._require_own()
             self._disk.write(f"run-{record.id}.jsonl", line)
-            if sum(one.sound for one in self._read().values()) > FILES:
+            # One in eight, by chance: of many that write at once few put the same files together.
+            if record.id[-1] in "01" and len(self._listed()[0]) > FILES:
                 self.compact()
         except (OSError, CheckpointError) as error:
             self._tell(f"the history of past fits cannot be kept: {error}")
