@@ -30,7 +30,7 @@ FILES = 100  # in a folder before they are put together
 READ_FILES, READ_BYTES, ROWS = 2000, 64 << 20, 2 * ALL
 TRIES = 3  # of a listing, where others put files together meanwhile
 DAY_S = 86_400.0
-FOREIGN, UNREADABLE = "files of another user", "files that cannot be read"
+FOREIGN, UNREADABLE = "what is not this user's or no file", "files that cannot be read"
 NAME = re.compile(r"(run|runs)-[0-9a-f]{32}\.jsonl")
 
 
@@ -108,7 +108,7 @@ class Ledger:
             return []
         passed_over = sum((one.passed_over for one in found), Counter({FOREIGN: foreign}))
         if +passed_over:
-            reasons = ", ".join(f"{count} {reason}" for reason, count in sorted((+passed_over).items()))
+            reasons = ", ".join(f"{reason}: {count}" for reason, count in sorted((+passed_over).items()))
             self._tell(f"parts of the history of past fits in {self.path} are passed over: {reasons}")
         return bounded((record for one in found for record in one.records), time.time())
 
