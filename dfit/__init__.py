@@ -27,8 +27,10 @@ if TYPE_CHECKING:
     )
     from dfit.face.curve_fit import curve_fit, curve_fit_large
     from dfit.face.hybrid_config import HybridStreamingConfig
+    from dfit.face.plan import plan
     from dfit.face.resume import resume
     from dfit.fitting import fit
+    from dfit.plans import Plan
     from dfit.result import FitResult
     from dfit.telemetry import get_defense_telemetry, reset_defense_telemetry
     from dfit.warm_settings import Warmup
@@ -46,6 +48,7 @@ __all__ = [
     "HybridStreamingConfig",
     "InputError",
     "ModelError",
+    "Plan",
     "Warmup",
     "WorkerError",
     "__version__",
@@ -56,6 +59,7 @@ __all__ = [
     "history",
     "limits",
     "models",
+    "plan",
     "reset_defense_telemetry",
     "resume",
 ]
@@ -71,12 +75,14 @@ _HOME = {
     "HybridStreamingConfig": "dfit.face.hybrid_config",
     "InputError": "dfit.errors",
     "ModelError": "dfit.errors",
+    "Plan": "dfit.plans",
     "Warmup": "dfit.warm_settings",
     "WorkerError": "dfit.errors",
     "curve_fit": "dfit.face.curve_fit",
     "curve_fit_large": "dfit.face.curve_fit",
     "fit": "dfit.fitting",
     "get_defense_telemetry": "dfit.telemetry",
+    "plan": "dfit.face.plan",
     "reset_defense_telemetry": "dfit.telemetry",
     "resume": "dfit.face.resume",
 }

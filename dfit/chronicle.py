@@ -10,6 +10,7 @@ import xarray as xr
 
 from dfit.events import PassDone
 from dfit.partitions import Faults, LeftOut, Shares
+from dfit.plans import Plan
 from dfit.statistics import Phase
 from dfit.telemetry import counts_of
 from dfit.warm_report import WarmupReport
@@ -26,6 +27,7 @@ class Chronicle:
     history : the passes of the solver, those before a resume among them; empty for a result read from a file.
     faults : what went wrong on the way, and what is left out.
     shares : what each partition gave; None for a result read from a file.
+    plan : how it ran, with what was predicted; None for a result read from a file.
     recovery_actions : what was done about faults, in order: "partition" or "iteration" (full passes before
         it), "strategy", "detail"; empty for a result read from a file.
     """
@@ -35,6 +37,7 @@ class Chronicle:
     history: tuple[PassDone, ...] = ()
     faults: Faults = field(default_factory=Faults)
     shares: Shares | None = None
+    plan: Plan | None = None
     recovery_actions: tuple[dict[str, Any], ...] = ()
 
     @property

@@ -6,23 +6,15 @@ from collections.abc import Callable, Mapping, Sequence
 from os import PathLike
 from typing import Any
 
-from dfit.checkpoint import Checkpoint, as_checkpoint
-from dfit.data.domain import build_domain, coordinate_names
-from dfit.errors import InputError
+from dfit.asking import asked_for
+from dfit.checkpoint import Checkpoint
 from dfit.events import PartitionDone, PassDone
-from dfit.guessing import asked_of, guessed
 from dfit.model import Model
 from dfit.orchestrate import run
-from dfit.parameters import Parameters
-from dfit.progress import Printer
+from dfit.plans import Plan
 from dfit.recovery import Strategy
 from dfit.result import FitResult
-from dfit.resuming import remembered
-from dfit.settings import Settings
-from dfit.warm_settings import Warmup, as_warmup
-
-# Arguments that every call gives anew.
-NOT_REMEMBERED = ("model", "data", "callback", "on_partition", "checkpoint", "resume", "verbose", "weights")
+from dfit.warm_settings import Warmup
 
 
 def fit(
@@ -62,6 +54,10 @@ def fit(
     resume: bool = True,
     validate: str = "sums",
     recovery: Sequence[Strategy] = (),
+    strategy: str | None = None,
+    memory_limit: str | float | None = None,
+    memory_fraction: float | None = None,
+    plan: Plan | str = "auto",
     weights: None = None,
 ) -> FitResult:
     """One nonlinear least-squares fit across every chunk of an array.
@@ -144,6 +140,17 @@ def fit(
     recovery : sequence of callable, optional
         ``(theta, bounds, event, rng) -> theta``, each asked once, in this order, for another start where the
         fit stalls or the model is not finite at its start: see `dfit.recovery`.
+    strategy : {"in_memory", "cached", "streaming"}, optional
+        Where the data are between passes: in this process, in the workers' memory, or in their store, to be read
+        by every pass. By default memory decides; ``dask.config`` may say under ``dfit.strategy``.
+    memory_limit : str or number, optional
+        Memory of one process, each worker or this one: "4 GB", or bytes. By default what is in force, see
+        `dfit.limits`; ``dfit.memory-limit`` in ``dask.config``.
+    memory_fraction : float, optional
+        Part of the limit that the fit may take (0.75); ``dfit.memory-fraction`` in ``dask.config``.
+    plan : {"auto", "static"} or dfit.Plan, optional
+        "auto" plans by what past fits and a dry run have cost, "static" by rules alone; what a `Plan` says holds,
+        such as that of `dfit.plan`.
 
     Returns
     -------
@@ -164,59 +171,4 @@ def fit(
     >>> round(result.best_values["tau"], 6)
     2.0
     """
-    given = {name: value for name, value in locals().items() if name not in NOT_REMEMBERED}
-    if weights is not None:
-        raise InputError(
-            "weights= is not an argument: type sigma=1/weights for weights that multiply the residual "
-            "(lmfit), or sigma=1/np.sqrt(weights) for weights of the squares"
-        )
-    if not callable(model):
-        raise InputError(
-            f"the model is {type(model).__name__}, not a callable; the order is dfit.fit(model, data, coords)"
-        )
-    if isinstance(model, Model):  # a door has sorted its arguments
-        described = model
-    else:
-        names = coordinate_names(model, coords, param_names)
-        described = Model.from_callable(model, names, param_names, constants, jac)
-    domain = build_domain(
-        described,
-        data,
-        coords,
-        sigma=sigma,
-        where=where,
-        skipna=skipna,
-        time_unit=time_unit,
-        time_origin=time_origin,
-    )
-    asked = asked_of(p0)
-    if asked is None or asked:
-        found = guessed(described, domain, bounds, tie or ())
-        found = {name: value for name, value in found.items() if asked is None or name in asked}
-        p0 = found if asked is None else {**p0, **found}
-        Printer(verbose).tell(f"p0 from the data: {', '.join(f'{k} = {v:.6g}' for k, v in found.items())}")
-    parameters = Parameters.resolve(described, p0, bounds, fixed, tie)
-    settings = Settings(
-        loss=loss,
-        f_scale=f_scale,
-        absolute_sigma=absolute_sigma,
-        cov=cov,
-        tol=tol,
-        ftol=ftol,
-        xtol=xtol,
-        gtol=gtol,
-        max_passes=max_passes,
-        time_limit=time_limit,
-        retries=retries,
-        min_success_rate=min_success_rate,
-        callback=callback,
-        on_partition=on_partition,
-        verbose=verbose,
-        warmup=None if warmup is None else as_warmup(warmup) or False,
-        checkpoint=as_checkpoint(checkpoint),
-        resume=resume,
-        validate=validate,
-        recovery=recovery,
-        call=remembered(given, parameters),
-    )
-    return run(described, parameters, domain, settings)
+    return run(*asked_for(locals()))

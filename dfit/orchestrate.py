@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from dfit import telemetry
 from dfit.data.domain import Domain
-from dfit.events import PassDone
+from dfit.events import PartitionDone, PassDone
 from dfit.following import follow, watching
 from dfit.identity import identity_of
 from dfit.interrupted import nothing_kept
@@ -16,10 +16,12 @@ from dfit.model import Model
 from dfit.outcome import finish
 from dfit.parameters import Parameters
 from dfit.passes import Passes
+from dfit.plans import Plan
 from dfit.precision import one_blas_thread
 from dfit.prepare import Prepared, prepare
 from dfit.progress import Printer
 from dfit.reduce.evaluators import PartitionsLost
+from dfit.remembering import remember
 from dfit.result import FitResult
 from dfit.resuming import begun
 from dfit.settings import Settings
@@ -33,30 +35,51 @@ from dfit.warm_settings import Warmup
 WARM_UP_ABOVE = 1 << 25
 
 
+def planned(model: Model, parameters: Parameters, domain: Domain, settings: Settings) -> Plan:
+    """The plan of a fit that is not run."""
+    prepared = _prepared(model, parameters, domain, settings, lambda event: None)[0]
+    prepared.close()
+    return prepared.plan
+
+
 @nothing_kept()
 def run(model: Model, parameters: Parameters, domain: Domain, settings: Settings) -> FitResult:
     """A fit from what the doors have checked and named."""
     clock = Clock()
     printer = Printer(settings.verbose, settings.loss)
-    warmup = _warmup_for(parameters, domain, settings)
-    keeper = None if settings.checkpoint is None else Keeper(settings.checkpoint, settings.resume)
-    points = None if keeper is None else keeper.partition_points
-    prepared = prepare(model, parameters, domain, settings, watching(settings, printer.task), points)
+    told = watching(settings, printer.task)
+    prepared, warmup, keeper = _prepared(model, parameters, domain, settings, told)
     try:
         with one_blas_thread():
             clock.ended("preparation")
             if keeper is None:
-                printer.begin(prepared.memory.sentence(len(prepared.partitions), domain.data.size))
+                printer.begin(prepared.plan.decision)
                 passes = Passes(prepared, settings, warmup, printer, clock)
                 result = _result(passes, prepared, settings, [], clock, printer.passed)
             else:
                 result = _kept(keeper, prepared, settings, warmup, printer, clock)
+            remember(prepared)
     finally:
         prepared.close()
     if result.warmup is not None:
         telemetry.count(result.warmup)
     printer.end(result)
     return result
+
+
+def _prepared(
+    model: Model,
+    parameters: Parameters,
+    domain: Domain,
+    settings: Settings,
+    on_partition: Callable[[PartitionDone], None],
+) -> tuple[Prepared, Warmup | None, Keeper | None]:
+    """A fit that is ready to begin, how it warms up, and what keeps its state."""
+    warmup = _warmup_for(parameters, domain, settings)
+    keeper = None if settings.checkpoint is None else Keeper(settings.checkpoint, settings.resume)
+    points = None if keeper is None else keeper.partition_points
+    sample = 0 if warmup is None else min(warmup.points, domain.data.size)
+    return prepare(model, parameters, domain, settings, on_partition, points, sample), warmup, keeper
 
 
 def _result(
@@ -106,7 +129,7 @@ def _kept(
         keeper.require_content(prepared, identity)
     if before is not None:
         printer.notice(before.sentence)
-    printer.begin(prepared.memory.sentence(len(prepared.partitions), prepared.domain.data.size))
+    printer.begin(prepared.plan.decision)
     course, history = (None, []) if before is None else (before.course, before.history)
     shelf = Shelf(keeper.folder, identity.digest, settings.resume)
     passes = Passes(prepared, settings, warmup, printer, clock, course, shelf)

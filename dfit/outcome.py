@@ -93,6 +93,7 @@ def finish(
         shares=Shares.of(
             prepared.domain, prepared.evaluator.table, prepared.partitions, prepared.evaluator.lost
         ),
+        plan=prepared.plan,
         recovery_actions=tuple(prepared.evaluator.recovery),
     )
 
@@ -150,7 +151,7 @@ def _run(prepared: Prepared, passes: Passes, faults: Faults, elapsed_s: float) -
         compilations=account.compilations,
         peak_bytes=max(account.peak_bytes.values(), default=0),
         form="QR" if passes.evaluator.form == "triangle" else "JtJ",
-        workers=max(prepared.memory.workers, 1),
+        workers=max(prepared.plan.workers, 1),
         dims=tuple(str(d) for d in prepared.domain.data.dims),
     )
 

@@ -22,7 +22,6 @@ from dfit.parameters import Parameters
 from dfit.prepare import tried_recipe
 from dfit.reduce.kernels import Recipe
 from dfit.reduce.map_job import Guess, MapJob
-from dfit.reduce.memory import memory_of
 from dfit.reduce.pixel_answers import PixelJob
 from dfit.reduce.pixel_memory import MapPlan, plan_of
 from dfit.reduce.pixel_passes import Operands, Passes
@@ -30,6 +29,7 @@ from dfit.reduce.pixel_stack import Column
 from dfit.reduce.pixel_table import table_columns
 from dfit.reduce.pixel_task import fit_chunk
 from dfit.reduce.runners import scheduler_of
+from dfit.reduce.site import site_of
 from dfit.settings import Settings
 
 logger = logging.getLogger("dfit")
@@ -157,8 +157,8 @@ def _of_a_pixel(recipe: Recipe, domain: Domain, settings: Settings) -> PixelJob:
 def _planned(job: MapJob, operands: Operands, dims: Sequence[Hashable], varying: int) -> MapPlan:
     """How a map of chunked data is made; says so."""
     arrays = [array for array, _ in operands.columns]
-    memory = memory_of(*scheduler_of(arrays), 0)
-    plan = plan_of(job, operands.columns, operands.grid, dims, varying, memory)
+    site = site_of(*scheduler_of(arrays))
+    plan = plan_of(job, operands.columns, operands.grid, dims, varying, site)
     told = plan.sentence if plan.cut is not None else f"{plan.sentence}: {plan.need}"
     logger.log(logging.WARNING if plan.costly else logging.INFO, "%s", told)
     if plan.cut is not None and (job.guess is not None or job.neighbours):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 from numbers import Integral
 from typing import Any
 
@@ -58,6 +59,8 @@ class Plan:
         Of the strategy.
     warnings : tuple of str
         What had better be changed, with the line to type.
+    workload, hardware : dict
+        By which the history knows fits like this one; empty where nothing is to be learned.
     """
 
     strategy: str | None = None
@@ -85,6 +88,8 @@ class Plan:
     storage: str = ""
     reason: str = ""
     warnings: tuple[str, ...] = ()
+    workload: Mapping[str, str | int | float | None] = field(default_factory=dict)
+    hardware: Mapping[str, str | int | float | None] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.strategy is not None and self.strategy not in STRATEGIES:
@@ -105,6 +110,10 @@ class Plan:
     def complete(self) -> bool:
         """Whether it is a whole plan, and not only wishes for one."""
         return self.points > 0
+
+    def choices(self) -> Plan:
+        """What it decides, without what is predicted of it."""
+        return Plan(self.strategy, self.partition_points, self.in_flight, self.read_ahead)
 
     @property
     def origins(self) -> dict[str, str]:
@@ -133,7 +142,7 @@ class Plan:
     def rows(self) -> list[tuple[str, str]]:
         """What it says, by heading."""
         if not self.complete:
-            given = {f.name: getattr(self, f.name) for f in fields(self)[:4]}
+            given = {choice.name: getattr(self, choice.name) for choice in fields(self)[:4]}
             return [(name, "to be decided" if value is None else str(value)) for name, value in given.items()]
         where = f"{self.workers} worker{'s' * (self.workers != 1)}" if self.workers else "this process"
         ahead = ", each reading ahead of its computing" if self.read_ahead else ""

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import cloudpickle
 import dask
+import dask.local
+import dask.threaded
 import dask.utils
+import numpy as np
 
 from dfit.core.jackknife import table_columns
 from dfit.core.kernel import Layout, block_points
+from dfit.costing import costs_of, workload_of
 from dfit.data.domain import Domain
-from dfit.data.graph import upstream
+from dfit.data.first import first_of
+from dfit.data.graph import Upstream, upstream
 from dfit.data.groups import group_source
 from dfit.data.plan import (
     LEAF_POINTS,
@@ -31,30 +35,28 @@ from dfit.data.plan import (
     sources_of,
 )
 from dfit.data.resolution import warn_of_resolution
+from dfit.data.storage import storage_of
 from dfit.data.trial import trial_coordinates
 from dfit.errors import InputError
 from dfit.events import PartitionDone
 from dfit.fingerprint import fingerprint
 from dfit.model import Model
 from dfit.parameters import Parameters
+from dfit.planning import Facts, decide, fits_as_given, keep_room, strategy_of
+from dfit.plans import Plan
 from dfit.probe import check, traced
+from dfit.reduce.calibrate import DryRun
 from dfit.reduce.cluster import ClusterRunner
 from dfit.reduce.evaluators import PassEvaluator
-from dfit.reduce.job import Job
+from dfit.reduce.job import Job, Point
 from dfit.reduce.kept import with_retries
 from dfit.reduce.kernels import Recipe
-from dfit.reduce.memory import Memory, memory_of
-from dfit.reduce.runners import Get, LocalRunner, Runner, scheduler_of
+from dfit.reduce.runners import LocalRunner, Runner, scheduler_of
+from dfit.reduce.site import Site, site_of
 from dfit.settings import Settings
-
-if TYPE_CHECKING:
-    from distributed import Client
 
 logger = logging.getLogger("dfit")
 
-# Some 0.2 s of work, against 2 ms that a task costs client and scheduler; memory follows from the chunks.
-PARTITION_BYTES = 256 << 20
-TASKS_PER_THREAD = 4  # fewer leave threads idle at the end of a pass
 GROUP_TABLE_BYTES = 256 << 20  # every leaf may hold one of this size, and the jackknife some ten at the end
 
 # Programs that passed `dfit.probe.check` in this process, which costs two compilations.
@@ -70,8 +72,8 @@ class Prepared:
     domain: Domain
     evaluator: PassEvaluator
     partitions: list[Partition]
-    partition_points: int  # that a partition was meant to have
-    memory: Memory
+    plan: Plan
+    cores: int  # that do the tasks' work
     groups: Source | None  # of points that share their noise, for a clustered covariance
 
     def close(self) -> None:
@@ -86,10 +88,14 @@ def prepare(
     settings: Settings,
     on_partition: Callable[[PartitionDone], None],
     partition_points: int | None = None,
+    sample_points: int = 0,
 ) -> Prepared:
-    """Check what can be checked and cut the data into partitions; nothing of y is read.
+    """Check what can be checked, plan, and cut the data into partitions; of y a dry run reads two leaves at most.
 
-    ``partition_points`` are those of an earlier process, whose partitions are taken over.
+    Parameters
+    ----------
+    partition_points : those of an earlier process, whose partitions are taken over.
+    sample_points : of the warm-up, 0 without one.
     """
     _check_arguments(parameters, domain, settings)
     warn_of_resolution(domain)
@@ -97,29 +103,28 @@ def prepare(
     group = group_source(domain, settings.cov)
     if group is not None:
         _check_group_table(group, len(parameters.varying))
-    sources = sources_of(domain) + (() if group is None else (group,))
-    grid = chunk_grid(domain)
-    chunks = list(chunks_in_order(grid))
-    size = leaf_size(chunks)
-    block = min(recipe.layout.block, size)
+    cut = _cut(domain, group)
+    block = min(recipe.layout.block, cut.leaf)
     recipe = replace(recipe, layout=recipe.layout._replace(block=block))
-    get, client, memory = _place(domain, sources, chunks, len(parameters.varying))
-    per_point = bytes_per_point(sources, domain.data.ndim)
-    wanted = points_of_partition(per_point, domain.data.size, memory.threads)
+    facts = _facts(domain, settings, cut, recipe, len(parameters.varying), sample_points)
+    job = _job(recipe, domain, settings, cut.sources, cut.leaf)
+    site, plan = _planned(model, parameters, domain, settings, cut, facts, job)
+    wanted = plan.partition_points or 1
     points = partition_points or wanted
-    tasks = -(-domain.data.size // wanted)  # an earlier process may have had fewer threads
-    partitions = partitions_of(chunks, points)
-    logger.info("%s", memory.sentence(len(partitions), domain.data.size))
+    partitions = partitions_of(cut.chunks, points)
+    plan = replace(plan, partition_points=points, partitions=len(partitions))
+    logger.info("%s", plan.decision)
+    for text in plan.warnings:
+        logger.warning("%s", text)
 
     def start_runner() -> Runner:
-        shared = with_retries(upstream(sources, grid, partitions), settings.retries)
-        if client is not None:
-            return ClusterRunner(shared, model.constants, client, memory.keep, memory.room, tasks)
-        return LocalRunner(shared, model.constants, get, memory.keep, memory.room, tasks)
+        shared = with_retries(upstream(cut.sources, cut.grid, partitions), settings.retries)
+        tasks = -(-domain.data.size // wanted)  # an earlier process may have had fewer threads
+        return runner_of(shared, model.constants, site, plan, keep_room(site) - plan.kept_bytes, tasks)
 
     evaluator = PassEvaluator(
         start_runner,
-        _job(recipe, domain, settings, sources, size),
+        replace(job, read_ahead=bool(plan.read_ahead)),
         partitions,
         parameters.init[list(parameters.varying)],
         parameters.init[list(parameters.fixed)],
@@ -128,7 +133,7 @@ def prepare(
         on_partition,
         settings.min_success_rate,
     )
-    return Prepared(model, parameters, domain, evaluator, partitions, points, memory, group)
+    return Prepared(model, parameters, domain, evaluator, partitions, plan, site.cores, group)
 
 
 def _check_arguments(parameters: Parameters, domain: Domain, settings: Settings) -> None:
@@ -176,18 +181,103 @@ def tried_recipe(model: Model, parameters: Parameters, domain: Domain, settings:
     )
 
 
-def _place(
-    domain: Domain, sources: Sequence[Source], chunks: list[Chunk], varying: int
-) -> tuple[Get | None, Client | None, Memory]:
-    """The scheduler in force, a local one or a client, and the memory that a fit takes there."""
-    per_point = bytes_per_point(sources, domain.data.ndim)
-    lazy = any(s.array.chunks is not None for s in sources)
+@dataclass(frozen=True)
+class _Cut:
+    """How the arrays of a pass are cut: the grid of chunks, those that hold points, and the points of a leaf."""
+
+    sources: tuple[Source, ...]
+    grid: tuple[tuple[int, ...], ...]
+    chunks: list[Chunk]
+    leaf: int
+
+    @property
+    def lazy(self) -> bool:
+        return any(source.array.chunks is not None for source in self.sources)
+
+
+def _cut(domain: Domain, group: Source | None) -> _Cut:
+    sources = sources_of(domain) + (() if group is None else (group,))
+    grid = chunk_grid(domain)
+    chunks = list(chunks_in_order(grid))
+    return _Cut(sources, grid, chunks, leaf_size(chunks))
+
+
+def _facts(
+    domain: Domain, settings: Settings, cut: _Cut, recipe: Recipe, varying: int, sample_points: int
+) -> Facts:
+    per_point = bytes_per_point(cut.sources, domain.data.ndim)
+    lazy = [source for source in cut.sources if source.array.chunks is not None]
+    return Facts(
+        domain.data.size,
+        sum(source.array.nbytes for source in lazy),
+        per_point,
+        max(LEAF_POINTS, *(chunk.size for chunk in cut.chunks)) * per_point,
+        cut.leaf,
+        recipe.layout.block,
+        varying,
+        storage_of(domain.data),
+        sample_points,
+        settings.checkpoint is not None,
+    )
+
+
+def _planned(
+    model: Model,
+    parameters: Parameters,
+    domain: Domain,
+    settings: Settings,
+    cut: _Cut,
+    facts: Facts,
+    job: Job,
+) -> tuple[Site, Plan]:
+    """Where the fit runs, and how."""
+    wanted = settings.wanted
     get, client = scheduler_of([domain.data.data] if domain.data.chunks is not None else [])
-    if not lazy:  # what is in this process's memory is fitted in this process
-        client = None
-    memory = memory_of(get, client, per_point * domain.data.size if lazy else 0)
-    largest = max(LEAF_POINTS, *(chunk.size for chunk in chunks)) * per_point
-    return get, client, memory.with_chunk(largest, leaf_size(chunks), varying)
+    if not cut.lazy or wanted.strategy == "in_memory":  # fitted in this process
+        get, client = (get if get is dask.local.get_sync else None), None
+    limits = settings.memory_limit, settings.memory_fraction
+    site = site_of(get, client, *limits)
+    strategy, reason = strategy_of(wanted.strategy, facts, site)
+
+    def try_out() -> Sequence[DryRun]:
+        shared = first_of(cut.sources, cut.grid)
+        if shared is None:
+            return ()
+        runner = runner_of(shared, model.constants, site, Plan("streaming"), keep_room(site))
+        varying, held = (parameters.init[list(which)] for which in (parameters.varying, parameters.fixed))
+        try:
+            return runner.try_out(job, Point(varying, held, True))
+        finally:
+            runner.close()
+
+    if fits_as_given(wanted, facts, site):
+        return site, wanted
+    workload = workload_of(job.recipe, domain, facts, strategy, len(parameters.varying))
+    costs = costs_of(facts, workload, site, try_out, settings.plan == "static")
+    plan = decide(facts, wanted.choices(), strategy, reason, site, costs.terms, costs.runs, costs.reliability)
+    return site, replace(plan, workload=costs.workload, hardware=costs.hardware)
+
+
+def runner_of(
+    shared: Upstream,
+    constants: Mapping[str, np.ndarray],
+    site: Site,
+    plan: Plan,
+    room: int,
+    tasks: int = 0,
+) -> Runner:
+    """What runs tasks at a site by a plan.
+
+    Parameters
+    ----------
+    room : bytes that may be kept of what several partitions need.
+    tasks : as in `Pieces`.
+    """
+    keep = plan.strategy != "streaming"
+    if site.client is not None:
+        return ClusterRunner(shared, constants, site.client, keep and plan.kept_bytes > 0, room, tasks)
+    get = site.get if plan.strategy == "in_memory" else site.get or dask.threaded.get
+    return LocalRunner(shared, constants, get, keep, room, plan.in_flight or site.threads, tasks)
 
 
 def _job(recipe: Recipe, domain: Domain, settings: Settings, sources: Sequence[Source], size: int) -> Job:
@@ -204,10 +294,3 @@ def _job(recipe: Recipe, domain: Domain, settings: Settings, sources: Sequence[S
         tuple(s.label for s in sources),
         settings.validate,
     )
-
-
-def points_of_partition(per_point: int, total: int, threads: int) -> int:
-    """Points of a partition: a bounded number of bytes, and as many tasks for every thread."""
-    limit = dask.utils.parse_bytes(dask.config.get("dfit.partition-bytes", PARTITION_BYTES))
-    rounds = max(TASKS_PER_THREAD, -(-total * per_point // (limit * threads)))
-    return max(1, -(-total // (rounds * threads)))

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+import dask
 import numpy as np
 
 from dfit.checkpoint import Checkpoint
 from dfit.core.loss import LOSSES
 from dfit.core.state import Tolerances
 from dfit.errors import InputError
+from dfit.plans import Plan, as_plan
 from dfit.warm_settings import Warmup
 
 VALIDATE = ("none", "sums", "full")
@@ -41,6 +43,10 @@ class Settings:
     recovery: Sequence[Callable[..., Any]] = ()
     checkpoint: Checkpoint | None = None
     resume: bool = True
+    strategy: str | None = None
+    memory_limit: str | float | None = None
+    memory_fraction: float | None = None
+    plan: Plan | str = "auto"
     call: Mapping[str, Any] = field(
         default_factory=dict
     )  # arguments that `dfit.resume` need not be told again
@@ -49,6 +55,13 @@ class Settings:
     def tolerances(self) -> Tolerances:
         """What counts as converged."""
         return Tolerances(self.tol, self.ftol or 0.0, self.xtol or 0.0, self.gtol or 0.0)
+
+    @property
+    def wanted(self) -> Plan:
+        """What the user has decided of the plan."""
+        given = self.plan if isinstance(self.plan, Plan) else Plan()
+        strategy = self.strategy or given.strategy or dask.config.get("dfit.strategy", None)
+        return replace(given, strategy=strategy)
 
     @property
     def robust(self) -> bool:
@@ -63,6 +76,8 @@ class Settings:
             raise InputError(
                 f"validate is {self.validate!r}; expected one of {', '.join(map(repr, VALIDATE))}"
             )
+        as_plan(self.plan)
+        Plan(self.strategy)
         if not isinstance(self.recovery, Sequence) or not all(map(callable, self.recovery)):
             raise InputError(
                 f"recovery is {self.recovery!r}; expected functions (theta, bounds, event, rng) -> theta. "

@@ -46,7 +46,7 @@ def snapshot_of(
         limits={name: getattr(settings, name) for name in LIMITS},
         call=dict(settings.call),
         seeds=identity.seeds,
-        plan={"partition_points": prepared.partition_points},
+        plan={"partition_points": prepared.plan.partition_points or 0},
         names=identity.names,
         p0=identity.values["p0"],
         values=values,

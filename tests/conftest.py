@@ -34,7 +34,7 @@ def source_environment() -> dict[str, str]:
 @pytest.fixture
 def rereading(monkeypatch: pytest.MonkeyPatch) -> None:
     """Data are too large to be kept, so a sample of all chunks is collected by the first pass."""
-    monkeypatch.setattr("dfit.reduce.memory.KEEP_FRACTION", 1e-9)
+    monkeypatch.setattr("dfit.planning.KEEP_FRACTION", 1e-9)
 
 
 @pytest.fixture

@@ -47,7 +47,7 @@ def chosen() -> np.ndarray:
     """Points of the chunks from which a sample is taken."""
     reads = Reads()
     with pytest.MonkeyPatch.context() as patch, dask.config.set(scheduler="synchronous"):
-        patch.setattr("dfit.reduce.memory.KEEP_FRACTION", 1e-9)
+        patch.setattr("dfit.planning.KEEP_FRACTION", 1e-9)
         dfit.fit(decay, reads.array(chunk=CHOSEN), "t", p0=P0, warmup=SAMPLE, max_passes=0)
     return np.isin(np.arange(N) // CHOSEN, reads)
 

@@ -216,7 +216,7 @@ def test_three_dimensions_with_coordinates_along_one_read_only_y(
         return a * jnp.exp(-x * b) + c * y * z
 
     if not kept:
-        monkeypatch.setattr("dfit.reduce.memory.KEEP_FRACTION", 0.0)
+        monkeypatch.setattr("dfit.planning.KEEP_FRACTION", 0.0)
     axes = {"x": np.linspace(0, 1, 20), "y": np.linspace(1, 2, 30), "z": np.linspace(0, 3, 24)}
     values = 2 * np.exp(-axes["x"] * 1.5)[:, None, None] + 0.7 * np.multiply.outer(axes["y"], axes["z"])
     values = values + RNG.normal(0, 0.1, values.shape)

@@ -22,6 +22,11 @@ LAYERS = (
     ("store",),
     ("reduce",),
     (
+        "asking",
+        "costing",
+        "planning",
+        "plans",
+        "remembering",
         "checkpoint",
         "chronicle",
         "course",

@@ -25,7 +25,7 @@ def chosen() -> np.ndarray:
     """Points of the chunks from which a sample is taken."""
     reads = Reads()
     with pytest.MonkeyPatch.context() as patch, dask.config.set(scheduler="synchronous"):
-        patch.setattr("dfit.reduce.memory.KEEP_FRACTION", 1e-9)
+        patch.setattr("dfit.planning.KEEP_FRACTION", 1e-9)
         dfit.fit(decay, reads.array(chunk=CHOSEN), "t", p0=P0, warmup=SAMPLE, max_passes=0)
     return np.isin(np.arange(N) // CHOSEN, reads)
 
@@ -81,7 +81,7 @@ LONG = np.linspace(0, 10, BIG)
 def test_an_answer_at_which_the_model_is_not_finite_elsewhere_sends_the_fit_back(
     keep: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dfit.reduce.memory.KEEP_FRACTION", keep)
+    monkeypatch.setattr("dfit.planning.KEEP_FRACTION", keep)
     y = 2 * np.sqrt(9.97 - np.minimum(LONG, 9.96)) + np.random.default_rng(1).normal(0, 0.02, BIG)
     array = Reads().array(y, LONG, 1000)
     told: list[Any] = []

@@ -24,7 +24,7 @@ import dfit
 from dfit.limits import process_limit
 from dfit.reduce import pixel_memory, pixel_passes
 from dfit.reduce.allocator import resident_bytes
-from dfit.reduce.memory import FIRST_USE_BYTES
+from dfit.reduce.footprint import FIRST_USE_BYTES
 
 POINTS, PIXELS, FEW = (
     400,

@@ -63,7 +63,7 @@ def test_a_fit_that_ends_in_the_collecting_pass_is_finished(tmp_path: Path) -> N
 @pytest.mark.usefixtures("chunk_partitions")
 def test_a_pass_that_collects_goes_on_where_the_data_are_kept(tmp_path: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("dfit.reduce.memory.KEEP_FRACTION", 1e-9)
+        patch.setattr("dfit.planning.KEEP_FRACTION", 1e-9)
         expected = fit()
         with contextlib.suppress(KeyboardInterrupt):
             fit(tmp_path, on_partition=stop_after(3))

@@ -196,7 +196,7 @@ def test_a_value_changed_before_a_resume_is_refused_naming_the_partition(
     chunked: Path, stopped: str, kept: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if kept:
-        monkeypatch.setattr("dfit.reduce.memory.KEEP_FRACTION", 0.4)
+        monkeypatch.setattr("dfit.planning.KEEP_FRACTION", 0.4)
     partition = int(np.random.default_rng().choice([1, 2, 3, 7, 8]))  # a resume looks at 0, 5 and 9
     seen: list[Any] = []
 

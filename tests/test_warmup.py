@@ -137,7 +137,7 @@ def test_a_good_p0_goes_on_from_the_pass_that_collected(plain: Any) -> None:
 @pytest.mark.parametrize("keep", [0.4, 1e-9])
 @pytest.mark.parametrize("first", [0, 2000])
 def test_one_point_of_a_hundred_is_enough(keep: float, first: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dfit.reduce.memory.KEEP_FRACTION", keep)
+    monkeypatch.setattr("dfit.planning.KEEP_FRACTION", keep)
     wanted = np.zeros(N, bool)
     wanted[first : first + 20_000 : 100] = True
     where = da.from_array(wanted, chunks=CHUNK)
@@ -238,7 +238,7 @@ RUNS = [
 def test_threads_and_partitions_change_no_bit(
     chosen: dict[str, Any], keep: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dfit.reduce.memory.KEEP_FRACTION", keep)
+    monkeypatch.setattr("dfit.planning.KEEP_FRACTION", keep)
     expected = dfit.fit(decay, Reads().array(), "t", p0=P0, warmup=SAMPLE)
     with dask.config.set(chosen):
         found = dfit.fit(decay, Reads().array(), "t", p0=P0, warmup=SAMPLE)

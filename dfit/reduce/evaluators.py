@@ -23,6 +23,7 @@ from dfit.reduce.endings import Endings, readable, require_readable, with_piece
 from dfit.reduce.job import Job, Point
 from dfit.reduce.kernels import without_noise_of
 from dfit.reduce.knowledge import Memory, PartitionsLost, RunningPass, begun, is_of
+from dfit.reduce.pace import Pace
 from dfit.reduce.runners import Runner
 from dfit.reduce.task import Report
 from dfit.reduce.tree import root
@@ -53,6 +54,7 @@ class PassEvaluator:
     keep : called after every task, when what it found is part of ``memory()``.
     settled : whether ``memory()`` is of one moment: not within a pass's end, nor while findings are added.
     recovery : see `Memory`; whoever does something about a fault adds to it.
+    pace : what the passes of this process have taken.
     not_finite : the first place without finite sums of the last pass, None where all are finite.
     """
 
@@ -80,7 +82,7 @@ class PassEvaluator:
         self._min_success = min_success
         self.keep: Callable[[], None] = lambda: None
         self.not_finite: str | None = None
-        self.settled, self._splits_told = True, 0
+        self.settled, self._splits_told, self.pace = True, 0, Pace()
         self.restore(
             Memory(None, None, self.form, None, Account(), Table(len(partitions)), frozenset(), None, [])
         )
@@ -224,7 +226,7 @@ class PassEvaluator:
 
         plan = None if collect is None else collect.plan
         job = replace(self.job_for(form), validate=running.validate)
-        self.runner.run(job, point, running.done(self.lost), take, plan)
+        self.pace.run(self.runner, job, point, running.done(self.lost), take, plan)
         self.settled = False
         self.account.passes += 1
         if first:  # what a sample has read is a part of it where it stays in memory

@@ -10,12 +10,12 @@ from itertools import product
 import dask.array as da
 from dask.utils import format_bytes
 
-from dfit.reduce.allocator import resident_bytes
+from dfit.reduce.footprint import FIRST_USE_BYTES
 from dfit.reduce.map_job import MapJob
-from dfit.reduce.memory import FIRST_USE_BYTES, Memory
 from dfit.reduce.pixel_answers import EXACT_LANES, LANES
 from dfit.reduce.pixel_fit import slab_of
 from dfit.reduce.pixel_points import work_of
+from dfit.reduce.site import Site
 
 # Of a worker's limit that tasks may take: dask starts to spill at 0.6, and not all is theirs.
 TASK_FRACTION = 0.5
@@ -69,7 +69,7 @@ class MapPlan:
 
 
 def plan_of(
-    job: MapJob, columns: Arrays, grid: Grid, dims: Sequence[Hashable], varying: int, memory: Memory
+    job: MapJob, columns: Arrays, grid: Grid, dims: Sequence[Hashable], varying: int, site: Site
 ) -> MapPlan:
     """How a map of chunked data is made.
 
@@ -80,21 +80,21 @@ def plan_of(
     varying : parameters.
     """
     sizes = _Sizes(job, columns, grid)
-    used = 0 if memory.workers else resident_bytes()[0]
-    room = int(TASK_FRACTION * max(memory.limit - used - FIRST_USE_BYTES, 0))
-    tasks = -(-memory.threads // max(memory.workers, 1))
+    used = 0 if site.workers else site.used
+    room = int(TASK_FRACTION * max(site.limit.bytes - used - FIRST_USE_BYTES, 0))
+    tasks = site.threads_each
     task = sizes.task(sizes.lengths)
-    where = "a worker's limit" if memory.workers else "what this process has free"
+    where = "a worker's limit" if site.workers else "what this process has free"
     fitted = ", ".join(str(dims[axis]) for axis in job.fitted)
     kept = ", ".join(str(dims[axis]) for axis in sizes.kept)
     need = (
         f"a task that holds a chunk along {kept} with all of {fitted} takes {format_bytes(task)}, {tasks} at a time, "
-        f"of {where} of {format_bytes(memory.limit)}"
+        f"of {where} of {format_bytes(site.limit.bytes)}"
     )
     if task * tasks <= room:
         # Without figures, which are others at the next call: equal maps have equal attributes.
         return MapPlan(None, "the map is lazy, and the data are read once", need, "", False)
-    cut = _cut(sizes, varying, room, tasks, memory)
+    cut = _cut(sizes, varying, room, tasks, site)
     reads, advice = _smaller(sizes, dims, room // tasks)
     sentence = (
         f"the fits run at the call, in passes over chunks of {fitted}, which read the data about {USUAL_PASSES} "
@@ -159,15 +159,15 @@ class _Sizes:
         return tuple(found), max(sum(sizes[k][1] for k in part) for part in found)
 
 
-def _cut(sizes: _Sizes, p: int, room: int, tasks: int, memory: Memory) -> Cut:
+def _cut(sizes: _Sizes, p: int, room: int, tasks: int, site: Site) -> Cut:
     """Parts that leave half of the room for the pixels' states, and as many pixels as that allows."""
     parts, points = sizes.parts(min(PART_BYTES, room // (2 * tasks)))
     state, sums = (p + 1) ** 2 + 8 * p + 30, (p + 1) * (p + 2) // 2 + 16
     each = 8 * (3 * state + (FAN_IN + tasks) * sums)
     most = room // 2 // each
     pixels = max(EXACT_LANES, most // LANES * LANES or most)
-    wanted = -(-2 * memory.threads // len(parts))
-    chunks = min(wanted, max(memory.workers, 1) * most // sizes.pixels)
+    wanted = -(-2 * site.threads // len(parts))
+    chunks = min(wanted, site.processes * most // sizes.pixels)
     return Cut(parts, points, min(pixels, sizes.pixels), max(1, chunks))
 
 

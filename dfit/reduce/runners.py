@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 import uuid
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
@@ -21,8 +22,10 @@ from dask._task_spec import DataNode, cull
 from dask._task_spec import Task as GraphTask
 from dask.callbacks import Callback
 
+from dfit.cost import LONGEST_S
 from dfit.data.graph import Upstream, Work
 from dfit.data.subset import SamplePlan
+from dfit.reduce.calibrate import DryRun, dry_run
 from dfit.reduce.draw import DrawReport, draw_partition
 from dfit.reduce.job import Job, Point
 from dfit.reduce.kept import first_of_each, require_room, size_in_bytes
@@ -60,6 +63,10 @@ class Runner(Protocol):
 
     def draw(self, job: Job, plan: SamplePlan, on_drawn: OnDrawn) -> None: ...
 
+    def adapt(self) -> None: ...
+
+    def try_out(self, job: Job, point: Point) -> list[DryRun]: ...
+
     def close(self) -> None: ...
 
 
@@ -80,6 +87,10 @@ class Local(Piece):
 
     store: dict[int, Held] | None
 
+    @property
+    def holds(self) -> bool:
+        return self.store is not None
+
     def drop(self) -> None:
         """Let go of its data."""
         if self.store is not None:
@@ -87,7 +98,14 @@ class Local(Piece):
 
 
 class LocalRunner:
-    """Tasks in this process, or wherever a local ``get`` sends them; ``tasks`` as in `Pieces`."""
+    """Tasks in this process, or wherever a local ``get`` of dask sends them.
+
+    Parameters
+    ----------
+    get : None for threads of this process, without dask.
+    threads : tasks at a time.
+    tasks : as in `Pieces`.
+    """
 
     def __init__(
         self,
@@ -96,9 +114,11 @@ class LocalRunner:
         get: Get | None,
         keep: bool,
         room: int,
+        threads: int,
         tasks: int = 0,
     ) -> None:
         self._constants = dict(constants)
+        self._plain, self._threads = get is None, threads
         self._get = get or dask.threaded.get
         keeps = keep and self._get in (dask.threaded.get, dask.local.get_sync)
         self._pieces = Pieces(upstream.works, lambda work, k: Local(work, k, {} if keeps else None), tasks)
@@ -131,6 +151,14 @@ class LocalRunner:
             )
 
         self._map(task, self._pieces.to_draw_from(plan), on_drawn)
+
+    def adapt(self) -> None:
+        self._pieces.shorten(LONGEST_S)
+
+    def try_out(self, job: Job, point: Point) -> list[DryRun]:
+        """A dry run on all of the works, in this process."""
+        works = [piece.work for piece in self._pieces.all()]
+        return [dry_run(job, works, [self._kept_of(work) for work in works], point, self._constants)]
 
     def _map(
         self, task: Callable[[Local], Task], pieces: Sequence[Local], take: Callable[[Any], None]
@@ -169,6 +197,9 @@ class LocalRunner:
         if len(tasks) == 1:
             take(0, tasks[0]())
             return
+        if self._plain:
+            _in_threads(tasks, take, self._threads)
+            return
         name = f"dfit-{uuid.uuid4().hex}"
         graph = {(name, k): GraphTask((name, k), task) for k, task in enumerate(tasks)}
 
@@ -176,7 +207,7 @@ class LocalRunner:
             take(key[1], value)
 
         with Callback(posttask=posttask):
-            self._get(graph, list(graph))
+            self._get(graph, list(graph), num_workers=self._threads)
 
     def _kept_of(self, work: Work) -> list[Any]:
         return [self._kept[key] for key in work.needs]
@@ -185,6 +216,18 @@ class LocalRunner:
         for piece in self._pieces.all():
             piece.drop()
         self._kept.clear()
+
+
+def _in_threads(tasks: Sequence[Task], take: Callable[[int, Any], None], threads: int) -> None:
+    """Run tasks so many at a time; after an error or an interrupt no other begins."""
+    with ThreadPoolExecutor(threads, "dfit") as pool:
+        futures = {pool.submit(task): k for k, task in enumerate(tasks)}
+        try:
+            for future in as_completed(futures):
+                take(futures[future], future.result())
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
 
 
 def _tried(task: Task) -> Any:

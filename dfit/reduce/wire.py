@@ -13,6 +13,7 @@ import numpy as np
 from dfit.data.graph import Work
 from dfit.errors import InputError
 from dfit.reduce.allocator import give_back
+from dfit.reduce.calibrate import dry_run
 from dfit.reduce.draw import draw_partition
 from dfit.reduce.job import Job, Point
 from dfit.reduce.reading import Held, bytes_read, read
@@ -77,6 +78,18 @@ def draw_pickled(
     report = draw_partition(job, work, pickle.loads(shares), kept, store)
     give_back(_memory_limit())
     return pickle.dumps([_with_read(report, work, held if read_now else None)])
+
+
+def dry_run_pickled(
+    blobs: Sequence[bytes],
+    kept: Sequence[Sequence[Any]],
+    *,
+    job: Job,
+    point: Point,
+    constants: Mapping[str, np.ndarray],
+) -> bytes:
+    """`dry_run` for pickled works."""
+    return pickle.dumps(dry_run(job, [cloudpickle.loads(blob) for blob in blobs], kept, point, constants))
 
 
 def _with_read(report: Any, work: Work, held: Held | None) -> Any:

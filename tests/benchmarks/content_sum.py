@@ -51,7 +51,7 @@ def measure(folder: Path, points: int, rounds: int, compressed: bool) -> tuple[l
     arrays = [data[name].values[start : start + CHUNK] for name in ("x", "y") for start in starts]
     theta = np.array(list(TRUTH.values()))
     # Read again in every pass, as data that do not fit in memory are.
-    with dask.config.set(scheduler="synchronous"), patch("dfit.reduce.memory.KEEP_FRACTION", 0):
+    with dask.config.set(scheduler="synchronous"), patch("dfit.planning.KEEP_FRACTION", 0):
         evaluator = evaluator_of(decay, data.y, "x", TRUTH)
         calls = {
             "pass": lambda: evaluator(theta),

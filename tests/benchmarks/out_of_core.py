@@ -96,9 +96,9 @@ def measure_memory(path: Path, limit_bytes: int) -> dict:
     from distributed import Client, LocalCluster
 
     import dfit
-    from dfit.reduce import memory
+    from dfit import planning
 
-    memory.KEEP_FRACTION = 0.0  # so that small data are read in every pass, as large ones are
+    planning.KEEP_FRACTION = 0.0  # so that small data are read in every pass, as large ones are
     with (
         LocalCluster(1, threads_per_worker=1, memory_limit=limit_bytes, dashboard_address=None) as cluster,
         Client(cluster),
@@ -118,7 +118,7 @@ def measure_passes(path: Path, limit_bytes: int, rounds: int) -> dict[str, list[
     import dask
     from distributed import Client, LocalCluster
 
-    from dfit.reduce import memory
+    from dfit import planning
     from dfit.reduce.allocator import tune_allocator
     from tests.benchmarks.evaluators import evaluator_of, read_chunk
 
@@ -134,9 +134,9 @@ def measure_passes(path: Path, limit_bytes: int, rounds: int) -> dict[str, list[
         dask.config.set(scheduler=client),
     ):
         client.run(tune_allocator)
-        memory.KEEP_FRACTION, kept = 0.0, memory.KEEP_FRACTION
+        planning.KEEP_FRACTION, kept = 0.0, planning.KEEP_FRACTION
         whole = evaluator_of(decay, data, "x", START)
-        memory.KEEP_FRACTION = kept
+        planning.KEEP_FRACTION = kept
         in_memory = evaluator_of(decay, part, "x", START)
 
         def bare(where: Client) -> None:

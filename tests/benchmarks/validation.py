@@ -28,7 +28,7 @@ HOW = ("none", "sums", "sums, no content", "full")
 def measure(data: xr.Dataset, kept: bool, rounds: int) -> list[str]:
     """Median and quartiles of the ratios of passes, each to one without validation, in the order of ``HOW``."""
     theta = np.array(list(TRUTH.values()))
-    reading = contextlib.nullcontext() if kept else patch("dfit.reduce.memory.KEEP_FRACTION", 0)
+    reading = contextlib.nullcontext() if kept else patch("dfit.planning.KEEP_FRACTION", 0)
     with dask.config.set(scheduler="synchronous"), reading:
         passes = {how: evaluator_of(decay, data.y, "x", TRUTH, validate=how.split(",")[0]) for how in HOW}
 

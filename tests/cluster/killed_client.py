@@ -64,7 +64,7 @@ def fit(log: Path, **options: Any) -> dfit.FitResult:
     y = xr.DataArray(lazy, dims=("shot", "time"), coords={"time": np.linspace(0, 6, POINTS)})
     with (
         patch("dfit.data.plan.LEAF_POINTS", POINTS),
-        patch("dfit.reduce.memory.KEEP_FRACTION", 1e-9),
+        patch("dfit.planning.KEEP_FRACTION", 1e-9),
         dask.config.set({"dfit.partition-bytes": "1 B"}),
     ):
         return dfit.fit(decay, y, "time", p0=P0, warmup=False, **options)

@@ -25,7 +25,7 @@ CHUNKS, DEADLY = 48, 13
 @pytest.fixture(autouse=True)
 def four_chunks_to_a_partition(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("dfit.data.plan.LEAF_POINTS", POINTS)
-    monkeypatch.setattr("dfit.prepare.TASKS_PER_THREAD", CHUNKS // 8)
+    monkeypatch.setattr("dfit.planning.TASKS_PER_THREAD", CHUNKS // 8)
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +78,7 @@ def test_a_partition_whose_worker_died_is_summed_in_two_tasks_to_the_same_bits(
 ) -> None:
     monkeypatch.setattr("dfit.reduce.cluster.COMBINE_ABOVE", 5 if combined else 1000)
     if not kept:
-        monkeypatch.setattr("dfit.reduce.memory.KEEP_FRACTION", 0.0)
+        monkeypatch.setattr("dfit.planning.KEEP_FRACTION", 0.0)
     expected = fit(deadly(tmp_path / "none", 0), unforgiving)
     with caplog.at_level(logging.WARNING, "dfit"):
         found = fit(deadly(tmp_path / "lives", 1), unforgiving)

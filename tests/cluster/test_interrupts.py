@@ -23,10 +23,10 @@ CHUNKS, PER_PARTITION = 16, 2  # four partitions for each of two threads
 SET_UP = f"""
 import json, os, time
 import dask, dask.array as da, jax.numpy as jnp, numpy as np, xarray as xr
-import dfit, dfit.data.plan, dfit.reduce.memory
+import dfit, dfit.data.plan, dfit.planning
 
 dfit.data.plan.LEAF_POINTS = 1000  # so that there are several partitions,
-dfit.reduce.memory.KEEP_FRACTION = 1e-9  # and every pass reads again
+dfit.planning.KEEP_FRACTION = 1e-9  # and every pass reads again
 
 def decay(t, a, tau, c):
     return a * jnp.exp(-t / tau) + c

@@ -22,11 +22,11 @@ LIMITED = f"""
 import ctypes, logging, resource, sys
 from pathlib import Path
 import dask
-import dfit.prepare, dfit.reduce.memory
+import dfit.planning
 from tests.cluster.faults import bits
 from tests.cluster.overlapping import fit, overlapping
 
-dfit.prepare.TASKS_PER_THREAD, dfit.reduce.memory.KEEP_FRACTION = 1, 0.0
+dfit.planning.TASKS_PER_THREAD, dfit.planning.KEEP_FRACTION = 1, 0.0
 dask.config.set(scheduler="threads", num_workers=1)
 logging.basicConfig(stream=sys.stdout, level=logging.WARNING)
 ctypes.CDLL(None).mallopt(-3, 1 << 20)  # blocks are given back when they are freed
@@ -85,8 +85,8 @@ def test_a_chunk_too_large_for_this_process_ends_the_fit_with_the_line_to_type(s
 def test_a_partition_that_kills_its_workers_is_summed_in_pieces_to_the_same_bits(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("dfit.prepare.TASKS_PER_THREAD", 1)
-    monkeypatch.setattr("dfit.reduce.memory.KEEP_FRACTION", 0.0)
+    monkeypatch.setattr("dfit.planning.TASKS_PER_THREAD", 1)
+    monkeypatch.setattr("dfit.planning.KEEP_FRACTION", 0.0)
     y = overlapping(3 * POINTS, 0.03)  # 384 MiB a partition, beside some 300 of the worker itself
     with dask.config.set(scheduler="synchronous"):
         expected = fit(y)

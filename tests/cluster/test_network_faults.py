@@ -32,10 +32,10 @@ CLIENT = f"""
 import json, os, sys, threading, time
 import dask.array as da, jax.numpy as jnp, numpy as np, xarray as xr
 from distributed import Client
-import dfit, dfit.data.plan, dfit.reduce.memory
+import dfit, dfit.data.plan, dfit.planning
 
 dfit.data.plan.LEAF_POINTS = 1000  # every chunk is a leaf, and
-dfit.reduce.memory.KEEP_FRACTION = 1e-9  # every pass reads again
+dfit.planning.KEEP_FRACTION = 1e-9  # every pass reads again
 
 def decay(t, a, tau, c):
     return a * jnp.exp(-t / tau) + c

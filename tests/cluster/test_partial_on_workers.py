@@ -91,7 +91,7 @@ def test_partition_that_workers_cannot_read_is_left_out(
     client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kept: bool, combined: bool, warmup: bool
 ) -> None:
     if not kept:
-        monkeypatch.setattr("dfit.reduce.memory.KEEP_FRACTION", 1e-9)
+        monkeypatch.setattr("dfit.planning.KEEP_FRACTION", 1e-9)
     if combined:
         monkeypatch.setattr("dfit.reduce.cluster.COMBINE_ABOVE", 1)
     data = stored(tmp_path)
@@ -109,7 +109,7 @@ def test_partition_that_workers_cannot_read_is_left_out(
 def test_partition_lost_in_a_later_pass_on_workers_is_no_part_of_the_answer(
     client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dfit.reduce.memory.KEEP_FRACTION", 1e-9)
+    monkeypatch.setattr("dfit.planning.KEEP_FRACTION", 1e-9)
     data = stored(tmp_path)
     data["y"] = data.y.copy(data=data.y.data.map_blocks(slowly, dtype=float, meta=np.empty(0)))
     struck: list[PartitionDone] = []

@@ -16,7 +16,7 @@ CHUNK = 10_000
 
 @pytest.fixture
 def many_partitions(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dfit.prepare.TASKS_PER_THREAD", 8)
+    monkeypatch.setattr("dfit.planning.TASKS_PER_THREAD", 8)
 
 
 def test_fit_that_a_strategy_moves_on_workers_has_the_bits_of_one_in_this_process(

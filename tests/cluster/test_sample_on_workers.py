@@ -79,7 +79,7 @@ def test_workers_change_no_point_and_read_no_more_than_they_must(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     if not keep:
-        monkeypatch.setattr("dfit.reduce.memory.KEEP_FRACTION", 0.0)
+        monkeypatch.setattr("dfit.planning.KEEP_FRACTION", 0.0)
     stored = Stored(tmp_path)
     fit = ready(stored.array())
     plan = plan_of(fit, WANTED)
@@ -103,7 +103,7 @@ def test_workers_change_no_point_and_read_no_more_than_they_must(
 def test_first_pass_on_workers_collects_the_points_and_keeps_its_bits(
     workers: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dfit.reduce.memory.KEEP_FRACTION", 0.0)
+    monkeypatch.setattr("dfit.planning.KEEP_FRACTION", 0.0)
     monkeypatch.setattr("dfit.reduce.cluster.COMBINE_ABOVE", 2)
     stored = Stored(tmp_path)
     fit, plain = ready(stored.array()), ready(stored.array())
@@ -119,7 +119,7 @@ def test_first_pass_on_workers_collects_the_points_and_keeps_its_bits(
 def test_read_that_fails_on_a_worker_is_tried_again(
     client: Client, tmp_path: Path, expected: tuple[bytes, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dfit.reduce.memory.KEEP_FRACTION", 0.0)
+    monkeypatch.setattr("dfit.planning.KEEP_FRACTION", 0.0)
     stored = Stored(tmp_path, broken=range(20))
     fit = ready(stored.array(), retries=1)
     plan = plan_of(fit, WANTED)

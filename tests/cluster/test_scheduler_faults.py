@@ -31,7 +31,7 @@ SAYS = {signal.SIGKILL: "connection to the scheduler .* is lost", signal.SIGSTOP
 def long_passes(monkeypatch: pytest.MonkeyPatch) -> None:
     """A leaf for each chunk, and every pass reads, so that there is time to strike in the midst of one."""
     monkeypatch.setattr("dfit.data.plan.LEAF_POINTS", POINTS)
-    monkeypatch.setattr("dfit.reduce.memory.KEEP_FRACTION", 0.0)
+    monkeypatch.setattr("dfit.planning.KEEP_FRACTION", 0.0)
 
 
 class Fault(NamedTuple):

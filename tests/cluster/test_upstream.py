@@ -85,7 +85,7 @@ def test_an_anomaly_reads_a_chunk_twice_at_first_and_once_afterwards(
     where: str, kept_in_memory: bool, stored: Stored, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if not kept_in_memory:
-        monkeypatch.setattr("dfit.reduce.memory.KEEP_FRACTION", 0.0)
+        monkeypatch.setattr("dfit.planning.KEEP_FRACTION", 0.0)
     y = stored.array()
     with dask.config.set(SMALL, scheduler=where):
         seen = passes_of(y - y.mean("time"), stored)
@@ -100,7 +100,7 @@ def test_an_anomaly_on_a_cluster_reads_no_chunk_more_often(
     client: Client, kept_in_memory: bool, stored: Stored, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if not kept_in_memory:
-        monkeypatch.setattr("dfit.reduce.memory.KEEP_FRACTION", 0.0)
+        monkeypatch.setattr("dfit.planning.KEEP_FRACTION", 0.0)
         monkeypatch.setattr(kept, "FEW", 100)
     y = stored.array()
     with dask.config.set(SMALL):
@@ -145,7 +145,7 @@ def test_a_rechunk_is_right_and_each_chunk_is_read_once(client: Client, stored: 
 def test_shared_blocks_that_do_not_fit_are_refused_with_the_line_to_type(
     stored: Stored, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dfit.reduce.memory.KEEP_FRACTION", 1e-9)
+    monkeypatch.setattr("dfit.planning.KEEP_FRACTION", 1e-9)
     with dask.config.set(SMALL, scheduler="threads"), pytest.raises(InputError, match=r"y = y.persist\(\)"):
         fit(stored.array().chunk(time=60, place=3))
     assert sum(stored.reads().values()) < 12
@@ -184,7 +184,7 @@ def test_an_array_in_memory_travels_in_pieces_and_once_where_it_is_kept(
     client: Client, keep: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if not keep:
-        monkeypatch.setattr("dfit.reduce.memory.KEEP_FRACTION", 0.0)
+        monkeypatch.setattr("dfit.planning.KEEP_FRACTION", 0.0)
     size = 400_000
     t = np.linspace(0, 6, size)
     y = xr.DataArray(4 * np.exp(-t / 1.7) + RNG.normal(0, 0.1, size), dims="time", coords={"time": t})

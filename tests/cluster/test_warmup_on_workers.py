@@ -40,7 +40,7 @@ def test_one_worker_two_and_none_give_the_same_bits(
     keep: float, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("dfit.data.plan.LEAF_POINTS", 4096)  # on the client, which plans
-    monkeypatch.setattr("dfit.reduce.memory.KEEP_FRACTION", keep)
+    monkeypatch.setattr("dfit.planning.KEEP_FRACTION", keep)
     with dask.config.set({"dfit.partition-bytes": "64 kiB"}):
         by_two, only = fitted(), fitted(max_passes=0)
     assert ("collected" in by_two.warmup.sample) is (keep < 0.1)

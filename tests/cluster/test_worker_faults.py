@@ -91,7 +91,7 @@ def test_a_killed_worker_changes_no_bit(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     if not kept:
-        monkeypatch.setattr("dfit.reduce.memory.KEEP_FRACTION", 0.0)
+        monkeypatch.setattr("dfit.planning.KEEP_FRACTION", 0.0)
     rng = np.random.default_rng([npass, kept])
     after = int(rng.integers(5, 3 * PARTITIONS // 4))
     with Blow(fragile, killer(fragile, rng), after, npass) as blow:
@@ -205,7 +205,7 @@ def test_constants_and_a_mean_are_made_again_after_their_worker_died(
     kept: bool, fragile: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if not kept:
-        monkeypatch.setattr("dfit.reduce.memory.KEEP_FRACTION", 0.0)
+        monkeypatch.setattr("dfit.planning.KEEP_FRACTION", 0.0)
         monkeypatch.setattr("dfit.reduce.kept.FEW", PARTITIONS)
     y = slow_data(READ_S, few := 32)
     y = y - y.mean("shot") + y.mean()

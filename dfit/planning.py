@@ -1,0 +1,275 @@
+"""Planning: from what the data, the machine and past costs are to how a fit runs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import dask
+from dask.utils import format_bytes
+
+from dfit.cost import Load, best_partition, pass_seconds
+from dfit.data.storage import Storage, lock_advice
+from dfit.errors import InputError, warn
+from dfit.learning import Reliability
+from dfit.limits import require_room
+from dfit.plans import Plan
+from dfit.reduce.calibrate import DryRun
+from dfit.reduce.footprint import Footprint, client_peak, footprint_of
+from dfit.reduce.site import Site
+from dfit.terms import Origin, Terms
+
+# Of what a fit may take, data kept between passes may be this part: dask spills from 0.6 of a worker's limit
+# on, workers get unlike shares, and a pass needs room beside them.
+KEEP_FRACTION = 0.53
+# Without costs: some 0.2 s of work, against 2 ms that a task costs client and scheduler.
+PARTITION_BYTES = 256 << 20
+TASKS_PER_THREAD = 4  # fewer leave threads idle at the end of a pass
+# A fit of so many minutes is worth a checkpoint; it takes so many passes, after a warm-up and without one.
+LONG_S, PASSES_AFTER_WARMUP, PASSES = 1800.0, 3, 12
+# ms a task costs beside its work, on threads and on a cluster; ns a byte by codec, as measured on 2 cores.
+TASK_MS = {False: 0.5, True: 4.0}
+BYTE_NS = {"none": 0.2, "lz4": 0.35, "blosc": 0.4, "zstd": 0.8, "gzip": 3.0, "zlib": 3.0}
+USUAL_BYTE_NS = 0.8
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a plan must know of a fit.
+
+    Attributes
+    ----------
+    points : of the data.
+    nbytes : of the chunked arrays, as decoded; 0 for data in memory.
+    per_point : bytes that a point of a partition has.
+    chunk_bytes : of the chunks that make a leaf, of all arrays, the largest.
+    leaf_points, block_points : as fixed by chunks and model.
+    varying : parameters.
+    storage : of y.
+    sample_points : of the warm-up; 0 without one.
+    checkpoint : whether the fit keeps its state.
+    """
+
+    points: int
+    nbytes: int
+    per_point: int
+    chunk_bytes: int
+    leaf_points: int
+    block_points: int
+    varying: int
+    storage: Storage
+    sample_points: int = 0
+    checkpoint: bool = False
+
+    @property
+    def lazy(self) -> bool:
+        """Whether there is something to read."""
+        return self.nbytes > 0
+
+
+def strategy_of(wanted: str | None, facts: Facts, site: Site) -> tuple[str, str]:
+    """Strategy and its reason.
+
+    Raises
+    ------
+    InputError
+        If the wanted one cannot run.
+    """
+    if not facts.lazy:
+        if wanted not in (None, "in_memory"):
+            raise InputError(
+                f"strategy={wanted!r} reads chunked data, and these are in memory: type strategy='in_memory', or "
+                "chunk them, data.chunk(...)"
+            )
+        return "in_memory", "the data are in memory"
+    room = keep_room(site)
+    size, where = format_bytes(facts.nbytes), f"{format_bytes(max(room, 0))} that may be kept in {site.words}"
+    fits = facts.nbytes <= room
+    if wanted == "streaming":
+        return wanted, f"asked for; {size} of data are read in every pass"
+    if wanted is not None:
+        if not fits:
+            least = math.ceil(facts.nbytes / KEEP_FRACTION / site.limit.fraction / site.processes)
+            raise InputError(
+                f"strategy={wanted!r}: {size} of data are more than {where}: type strategy='streaming', or "
+                f"memory_limit={format_bytes(least)!r} for each process if there is so much"
+            )
+        if wanted == "cached" and not site.keeps:
+            raise InputError(
+                "strategy='cached': dask's multiprocessing scheduler keeps nothing between passes: type "
+                "strategy='streaming', or from dask.distributed import Client; Client()"
+            )
+        return wanted, f"asked for; {size} of data fit the {where}"
+    if not site.keeps:
+        return "streaming", "this scheduler of dask keeps nothing between passes"
+    if not fits:
+        return "streaming", f"{size} of data are more than the {where}"
+    return "cached" if site.workers else "in_memory", f"{size} of data fit the {where}"
+
+
+def fits_as_given(plan: Plan, facts: Facts, site: Site) -> bool:
+    """Whether a complete plan is of these data and these processes.
+
+    Raises
+    ------
+    InputError
+        If it is of other data.
+    """
+    if not plan.complete:
+        return False
+    of, now = (
+        (plan.points, plan.leaf_points, plan.block_points),
+        (facts.points, facts.leaf_points, facts.block_points),
+    )
+    if of != now:
+        raise InputError(
+            f"the plan is for {of[0]:,} points in leaves of {of[1]:,} and blocks of {of[2]:,}, these are {now[0]:,}, "
+            f"{now[1]:,} and {now[2]:,}: type plan=dfit.plan(...) with the arguments of this fit"
+        )
+    each = min(plan.in_flight or 1, site.threads_each)
+    return (plan.workers, plan.threads, plan.limit) == (site.workers, each * site.processes, site.limit)
+
+
+def keep_room(site: Site) -> int:
+    """Bytes of data that all processes together may keep between passes."""
+    free = site.limit.budget - (0 if site.workers else site.used)
+    return int(KEEP_FRACTION * free * site.processes)
+
+
+def static_terms(facts: Facts, site: Site) -> Terms:
+    """Costs by rule, of nothing but the number of parameters and the codec."""
+    codec = facts.storage.codec.rpartition(":")[2]
+    byte_ns = BYTE_NS.get(codec, USUAL_BYTE_NS) if facts.lazy else 0.0
+    point_ns = 10 + 3 * facts.varying + 0.15 * facts.varying**2
+    return Terms(point_ns, byte_ns, 0.0, TASK_MS[bool(site.workers)], Origin.STATIC)
+
+
+def tried_terms(runs: Sequence[DryRun], site: Site) -> Terms | None:
+    """Costs by dry runs, the middle one of the processes; None where all have failed."""
+    good = sorted((run for run in runs if not run.failure), key=lambda run: run.point_ns + run.byte_ns)
+    if not good:
+        return None
+    middle = good[len(good) // 2]
+    return Terms(middle.point_ns, middle.byte_ns, middle.wait, TASK_MS[bool(site.workers)], Origin.DRY_RUN)
+
+
+def decide(
+    facts: Facts,
+    wanted: Plan,
+    strategy: str,
+    reason: str,
+    site: Site,
+    terms: Terms,
+    runs: Sequence[DryRun] = (),
+    reliability: Reliability | None = None,
+) -> Plan:
+    """The whole plan.
+
+    Parameters
+    ----------
+    wanted : what the user has decided.
+    runs : what dry runs have found, if there were any.
+    reliability : what past predictions like this one were worth.
+
+    Raises
+    ------
+    InputError
+        If the user's limit is less than one partition needs.
+    """
+    keeps = facts.nbytes if strategy != "streaming" else 0
+    base = max((run.base_bytes for run in runs if not run.failure), default=None)
+    footprint = footprint_of(facts.chunk_bytes, facts.leaf_points, facts.varying, facts.lazy, base)
+    kept = -(-keeps // site.processes)
+    _require_least(footprint, kept, facts, site)
+    ahead = wanted.read_ahead
+    if ahead is None:
+        one = footprint.peak(1, True, kept) + site.used <= site.limit.budget
+        ahead = strategy == "streaming" and one
+    in_flight = wanted.in_flight or _in_flight(footprint, site, ahead, kept)
+    load = Load(facts.points, facts.nbytes, in_flight * site.processes, site.cores)
+    points = wanted.partition_points or partition_points(facts, terms, load, ahead)
+    later = load if strategy == "streaming" else replace(load, nbytes=0)
+    pass_s = pass_seconds(terms, later, points, ahead)
+    plan = Plan(
+        strategy,
+        points,
+        in_flight,
+        ahead,
+        points=facts.points,
+        partitions=-(-facts.points // points),
+        leaf_points=facts.leaf_points,
+        block_points=facts.block_points,
+        bytes_per_pass=facts.nbytes,
+        kept_bytes=keeps,
+        workers=site.workers,
+        threads=in_flight * site.processes,
+        limit=site.limit,
+        peak_bytes=footprint.peak(in_flight, ahead, kept),
+        client_bytes=client_peak(-(-facts.points // points), facts.varying),
+        smallest_limit=math.ceil((site.used + footprint.peak(1, False, kept)) / site.limit.fraction),
+        first_pass_s=pass_seconds(terms, load, points, ahead),
+        pass_s=pass_s,
+        sample_points=facts.sample_points,
+        terms=terms,
+        storage=f"{facts.storage.kind}, {facts.storage.codec}",
+        reason=reason,
+    )
+    if reliability is not None and reliability.interval is not None:
+        low, high = reliability.interval
+        plan = replace(plan, interval_s=(low * pass_s, high * pass_s), confidence=reliability.confidence)
+    return replace(plan, warnings=tuple(_warnings(plan, facts, site)))
+
+
+def partition_points(facts: Facts, terms: Terms, load: Load, read_ahead: bool) -> int:
+    """Points of a partition: what costs say, or where they are not known a rule of bytes."""
+    given = dask.config.get("dfit.partition-bytes", None)
+    if given is None and terms.origin != Origin.STATIC:
+        return best_partition(terms, load, read_ahead)
+    limit = dask.utils.parse_bytes(PARTITION_BYTES if given is None else given)
+    nbytes = facts.points * facts.per_point
+    rounds = max(TASKS_PER_THREAD, -(-nbytes // (limit * load.threads)))
+    return max(1, -(-facts.points // (rounds * load.threads)))
+
+
+def _require_least(footprint: Footprint, kept: int, facts: Facts, site: Site) -> None:
+    """Refuse a limit that the user has set too low; warn of one that is there."""
+    need = site.used + footprint.peak(1, False, kept)
+    what = f"one partition at a time of chunks of {format_bytes(facts.chunk_bytes)}, beside what is there already,"
+    if site.limit.enforced:
+        try:
+            require_room(need, site.limit, what)
+        except InputError as error:
+            warn(str(error))
+    else:
+        require_room(need, site.limit, what)
+
+
+def _in_flight(footprint: Footprint, site: Site, ahead: bool, kept: int) -> int:
+    """Partitions at a time in one process: one for each thread, fewer where memory is short."""
+    fits = [
+        n
+        for n in range(1, site.threads_each + 1)
+        if site.used + footprint.peak(n, ahead, kept) <= site.limit.budget
+    ]
+    return max(fits, default=1)
+
+
+def _warnings(plan: Plan, facts: Facts, site: Site) -> list[str]:
+    found = []
+    passes = PASSES_AFTER_WARMUP if facts.sample_points else PASSES
+    seconds = plan.first_pass_s + (passes - 1) * plan.pass_s
+    if seconds > LONG_S and not facts.checkpoint:
+        found.append(
+            f"this fit is predicted to take {seconds / 60:.0f} minutes ({passes} passes): type checkpoint='fit.ckpt', "
+            "and after any kill the same call goes on from there"
+        )
+    advice = lock_advice(facts.storage, plan.in_flight or 1)
+    if advice is not None and plan.strategy == "streaming":
+        found.append(advice)
+    if plan.in_flight is not None and plan.in_flight < site.threads_each:
+        found.append(
+            f"memory for {plan.in_flight} of {site.threads_each} partitions at a time in a process: type smaller "
+            "chunks where the data are opened, chunks={...}, or give the processes more memory"
+        )
+    return found

@@ -1,0 +1,76 @@
+"""What the passes of a fit take, and what the next one does about it."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from dfit.data.subset import SamplePlan
+from dfit.reduce.job import Job, Point
+from dfit.reduce.runners import OnReport, Runner
+from dfit.reduce.task import Report
+from dfit.reduce.tree import Done
+
+
+@dataclass
+class PassCost:
+    """What one pass took.
+
+    Attributes
+    ----------
+    seconds : from its first task to its last report.
+    tasks, points, bytes_read : what it did.
+    read_s, busy_s, compile_s : of all tasks together: reading, everything, and what of it was compiling.
+    task_s : of each task.
+    """
+
+    seconds: float = 0.0
+    tasks: int = 0
+    points: int = 0
+    bytes_read: int = 0
+    read_s: float = 0.0
+    wait_s: float = 0.0
+    compute_s: float = 0.0
+    compile_s: float = 0.0
+    task_s: list[float] = field(default_factory=list)
+
+    def add(self, report: Report) -> None:
+        """Count a task."""
+        self.tasks += 1
+        for name in ("points", "bytes_read", "read_s", "wait_s", "compute_s", "compile_s"):
+            setattr(self, name, getattr(self, name) + getattr(report, name))
+        self.task_s.append(report.wait_s + report.compute_s)
+
+    @property
+    def spread(self) -> float:
+        """Standard deviation of the tasks' seconds, relative to their mean."""
+        return float(np.std(self.task_s) / np.mean(self.task_s)) if self.task_s else 0.0
+
+
+class Pace:
+    """Times the passes that a runner makes; after each the runner fits its tasks to what they took.
+
+    Attributes
+    ----------
+    costs : of the complete passes.
+    """
+
+    def __init__(self) -> None:
+        self.costs: list[PassCost] = []
+
+    def run(
+        self, runner: Runner, job: Job, point: Point, done: Done, on_report: OnReport, plan: SamplePlan | None
+    ) -> None:
+        """`Runner.run`, timed."""
+        cost, began = PassCost(), time.perf_counter()
+
+        def take(report: Report) -> None:
+            cost.add(report)
+            on_report(report)
+
+        runner.run(job, point, done, take, plan)
+        cost.seconds = time.perf_counter() - began
+        self.costs.append(cost)
+        runner.adapt()
