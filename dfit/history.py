@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import dask.config
@@ -62,17 +63,24 @@ def ledger() -> Ledger | None:
     """
     setting = dask.config.get("dfit.history", True)
     if setting is None or setting in (True, False):  # 1 and 0 are, too
-        if setting is not None and not setting:
-            return None
-        setting = platformdirs.user_state_path("dfit", appauthor=False) / "history"
-        # A user without a home, as in some containers, has none.
-        return Ledger(setting) if setting.is_absolute() else None
+        on = setting is None or bool(setting)
+        folder = _state_folder() if on else None
+        return None if folder is None else Ledger(folder)
     if not isinstance(setting, (str, os.PathLike)) or not str(setting) or "://" in str(setting):
         raise InputError(
             f"dfit.history is {setting!r} in dask.config; expected True, False or a folder. "
             'Type: dask.config.set({"dfit.history": False})'
         )
     return Ledger(setting)
+
+
+def _state_folder() -> Path | None:
+    """Of this user; None for one without a home, as in some containers."""
+    try:
+        folder = platformdirs.user_state_path("dfit", appauthor=False) / "history"
+    except RuntimeError:  # from newer platformdirs; earlier ones give "~/..."
+        return None
+    return folder if folder.is_absolute() else None
 
 
 def show(n: int = 20) -> Report:

@@ -114,9 +114,9 @@ def disturbed(rng: np.random.Generator, runs: int, spread: float) -> np.ndarray:
 def test_the_interval_holds_70_to_90_percent_of_what_happens(
     course: Callable[..., np.ndarray], spread: float
 ) -> None:
-    """Each pass predicted by the median of those before it, as a fit does; a hundred histories of thirty runs."""
+    """Each pass predicted by the median of those before it, as a fit does; forty histories of thirty runs."""
     rng, inside = np.random.default_rng(1), []
-    for _ in range(100):
+    for _ in range(40):
         logs, records = course(rng, 30, spread), []
         for k in range(1, logs.size):
             ratio = math.exp(logs[k] - np.median(logs[max(0, k - RUNS) : k]))
