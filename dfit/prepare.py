@@ -124,7 +124,7 @@ def prepare(
 
     evaluator = PassEvaluator(
         start_runner,
-        replace(job, read_ahead=bool(plan.read_ahead)),
+        _as_planned(job, plan, site),
         partitions,
         parameters.init[list(parameters.varying)],
         parameters.init[list(parameters.fixed)],
@@ -256,6 +256,12 @@ def _planned(
     costs = costs_of(facts, workload, site, try_out, settings.plan == "static")
     plan = decide(facts, wanted.choices(), strategy, reason, site, costs.terms, costs.runs, costs.reliability)
     return site, replace(plan, workload=costs.workload, hardware=costs.hardware)
+
+
+def _as_planned(job: Job, plan: Plan, site: Site) -> Job:
+    """The job, with what the plan says of each process; local threads are as many as the plan has."""
+    fewer = site.client is not None and (plan.in_flight or 0) < site.threads_each
+    return replace(job, read_ahead=bool(plan.read_ahead), in_flight=(plan.in_flight or 0) if fewer else 0)
 
 
 def runner_of(

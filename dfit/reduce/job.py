@@ -16,7 +16,8 @@ class Job:
 
     ``sources`` are (role, axes, time axis or None) of the arrays that `load` gives; ``leaf_size`` the
     padded length of a leaf; ``sigma`` and ``f_scale`` scalars; ``tune`` allows `tune_allocator`;
-    ``labels`` name the sources in errors; ``read_ahead`` lets a task read while it computes.
+    ``labels`` name the sources in errors; ``read_ahead`` lets a task read while it computes;
+    ``in_flight`` are the tasks at a time that a worker's memory has room for, 0 for one in each of its threads.
     """
 
     fit: str
@@ -32,6 +33,7 @@ class Job:
     labels: tuple[str, ...]
     validate: str = "sums"
     read_ahead: bool = True
+    in_flight: int = 0
 
     @property
     def roles(self) -> tuple[str, ...]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
+from threading import Semaphore
 from typing import Any
 
 import cloudpickle
@@ -32,9 +34,20 @@ def pickled(work: Work) -> bytes:
         ) from error
 
 
+_places: dict[int, Semaphore] = {}
+
+
+def place(job: Job) -> AbstractContextManager[Any]:
+    """Scope of a task in this worker: of threads that memory has no room for, each waits for its turn."""
+    if not job.in_flight:
+        return nullcontext()
+    return _places.setdefault(job.in_flight, Semaphore(job.in_flight))
+
+
 def read_pickled(blob: bytes, kept: Sequence[Any], *, job: Job) -> Held:
     """`read` for a pickled work."""
-    held = read(job, cloudpickle.loads(blob), kept)
+    with place(job):
+        held = read(job, cloudpickle.loads(blob), kept)
     give_back(_memory_limit())
     return held
 
@@ -64,7 +77,8 @@ def accumulate_pickled(
     work = cloudpickle.loads(blob)
     store = None if held is None else {work.partition.index: held}
     shares, done = pickle.loads(rest)
-    report = accumulate(job, work, point, constants, kept, done, store, shares)
+    with place(job):
+        report = accumulate(job, work, point, constants, kept, done, store, shares)
     give_back(_memory_limit())
     return pickle.dumps([_with_read(report, work, held if read_now else None)])
 
@@ -75,7 +89,8 @@ def draw_pickled(
     """`draw_partition` for a pickled work, whose arrays may be there already."""
     work = cloudpickle.loads(blob)
     store = None if held is None else {work.partition.index: held}
-    report = draw_partition(job, work, pickle.loads(shares), kept, store)
+    with place(job):
+        report = draw_partition(job, work, pickle.loads(shares), kept, store)
     give_back(_memory_limit())
     return pickle.dumps([_with_read(report, work, held if read_now else None)])
 
