@@ -67,7 +67,7 @@ def measured(costs: Sequence[PassCost], prepared: Prepared) -> dict[str, float |
     Costs are such that the model of a pass gives what its passes took: threads that share cores, memory and a
     disk are slower than one alone, and that belongs to them.
     """
-    plan, steady = prepared.plan, [c for c in costs[1:] if not c.compile_s]
+    plan, steady = prepared.plan, [c for c in costs[1:] if not c.compilations]
     terms = _raw(costs, prepared)
     load = Load(plan.points, plan.bytes_per_pass, plan.threads, prepared.cores)
     kept = plan.strategy != "streaming"

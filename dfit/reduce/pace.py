@@ -22,7 +22,7 @@ class PassCost:
     ----------
     seconds : from its first task to its last report.
     tasks, points, bytes_read : what it did.
-    read_s, busy_s, compile_s : of all tasks together: reading, everything, and what of it was compiling.
+    read_s, wait_s, compute_s, compile_s, compilations : of all tasks together, see `Report`.
     task_s : of each task.
     """
 
@@ -34,12 +34,16 @@ class PassCost:
     wait_s: float = 0.0
     compute_s: float = 0.0
     compile_s: float = 0.0
+    compilations: int = 0
     task_s: list[float] = field(default_factory=list)
 
     def add(self, report: Report) -> None:
         """Count a task."""
         self.tasks += 1
-        for name in ("points", "bytes_read", "read_s", "wait_s", "compute_s", "compile_s"):
+        for name in (
+            *("points", "bytes_read", "compilations"),
+            *("read_s", "wait_s", "compute_s", "compile_s"),
+        ):
             setattr(self, name, getattr(self, name) + getattr(report, name))
         self.task_s.append(report.wait_s + report.compute_s)
 
