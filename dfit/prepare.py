@@ -4,55 +4,35 @@ from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import cloudpickle
 import dask
-import dask.local
-import dask.threaded
 import dask.utils
-import numpy as np
 
 from dfit.core.jackknife import table_columns
 from dfit.core.kernel import Layout, block_points
-from dfit.costing import costs_of, workload_of
 from dfit.data.domain import Domain
-from dfit.data.first import first_of
-from dfit.data.graph import Upstream, upstream
+from dfit.data.graph import upstream
 from dfit.data.groups import group_source
-from dfit.data.plan import (
-    LEAF_POINTS,
-    Chunk,
-    Partition,
-    Source,
-    bytes_per_point,
-    chunk_grid,
-    chunks_in_order,
-    describe,
-    leaf_size,
-    partitions_of,
-    sources_of,
-)
+from dfit.data.plan import Partition, Source, describe, partitions_of
 from dfit.data.resolution import warn_of_resolution
-from dfit.data.storage import storage_of
 from dfit.data.trial import trial_coordinates
 from dfit.errors import InputError
 from dfit.events import PartitionDone
 from dfit.fingerprint import fingerprint
 from dfit.model import Model
 from dfit.parameters import Parameters
-from dfit.planning import Facts, decide, fits_as_given, keep_room, strategy_of
+from dfit.planned import as_planned, cut_of, facts_of, planned, runner_of
+from dfit.planning import keep_room
 from dfit.plans import Plan
 from dfit.probe import check, traced
-from dfit.reduce.calibrate import DryRun
-from dfit.reduce.cluster import ClusterRunner
 from dfit.reduce.evaluators import PassEvaluator
-from dfit.reduce.job import Job, Point
+from dfit.reduce.job import Job
 from dfit.reduce.kept import with_retries
 from dfit.reduce.kernels import Recipe
-from dfit.reduce.runners import LocalRunner, Runner, scheduler_of
-from dfit.reduce.site import Site, site_of
+from dfit.reduce.runners import Runner
 from dfit.settings import Settings
 
 logger = logging.getLogger("dfit")
@@ -103,12 +83,12 @@ def prepare(
     group = group_source(domain, settings.cov)
     if group is not None:
         _check_group_table(group, len(parameters.varying))
-    cut = _cut(domain, group)
+    cut = cut_of(domain, group)
     block = min(recipe.layout.block, cut.leaf)
     recipe = replace(recipe, layout=recipe.layout._replace(block=block))
-    facts = _facts(domain, settings, cut, recipe, len(parameters.varying), sample_points)
+    facts = facts_of(domain, settings, cut, recipe, len(parameters.varying), sample_points)
     job = _job(recipe, domain, settings, cut.sources, cut.leaf)
-    site, plan = _planned(model, parameters, domain, settings, cut, facts, job)
+    site, plan = planned(model, parameters, domain, settings, cut, facts, job)
     wanted = plan.partition_points or 1
     points = partition_points or wanted
     partitions = partitions_of(cut.chunks, points)
@@ -124,7 +104,7 @@ def prepare(
 
     evaluator = PassEvaluator(
         start_runner,
-        _as_planned(job, plan, site),
+        as_planned(job, plan, site),
         partitions,
         parameters.init[list(parameters.varying)],
         parameters.init[list(parameters.fixed)],
@@ -179,111 +159,6 @@ def tried_recipe(model: Model, parameters: Parameters, domain: Domain, settings:
         Layout("normal", settings.loss, block_points(len(parameters.varying)), domain.is_complex),
         None if is_traceable or model.jac else tuple(parameters.typical[list(parameters.varying)].tolist()),
     )
-
-
-@dataclass(frozen=True)
-class _Cut:
-    """How the arrays of a pass are cut: the grid of chunks, those that hold points, and the points of a leaf."""
-
-    sources: tuple[Source, ...]
-    grid: tuple[tuple[int, ...], ...]
-    chunks: list[Chunk]
-    leaf: int
-
-    @property
-    def lazy(self) -> bool:
-        return any(source.array.chunks is not None for source in self.sources)
-
-
-def _cut(domain: Domain, group: Source | None) -> _Cut:
-    sources = sources_of(domain) + (() if group is None else (group,))
-    grid = chunk_grid(domain)
-    chunks = list(chunks_in_order(grid))
-    return _Cut(sources, grid, chunks, leaf_size(chunks))
-
-
-def _facts(
-    domain: Domain, settings: Settings, cut: _Cut, recipe: Recipe, varying: int, sample_points: int
-) -> Facts:
-    per_point = bytes_per_point(cut.sources, domain.data.ndim)
-    lazy = [source for source in cut.sources if source.array.chunks is not None]
-    return Facts(
-        domain.data.size,
-        sum(source.array.nbytes for source in lazy),
-        per_point,
-        max(LEAF_POINTS, *(chunk.size for chunk in cut.chunks)) * per_point,
-        cut.leaf,
-        recipe.layout.block,
-        varying,
-        storage_of(domain.data),
-        sample_points,
-        settings.checkpoint is not None,
-    )
-
-
-def _planned(
-    model: Model,
-    parameters: Parameters,
-    domain: Domain,
-    settings: Settings,
-    cut: _Cut,
-    facts: Facts,
-    job: Job,
-) -> tuple[Site, Plan]:
-    """Where the fit runs, and how."""
-    wanted = settings.wanted
-    get, client = scheduler_of([domain.data.data] if domain.data.chunks is not None else [])
-    if not cut.lazy or wanted.strategy == "in_memory":  # fitted in this process
-        get, client = (get if get is dask.local.get_sync else None), None
-    limits = settings.memory_limit, settings.memory_fraction
-    site = site_of(get, client, *limits)
-    strategy, reason = strategy_of(wanted.strategy, facts, site)
-
-    def try_out() -> Sequence[DryRun]:
-        shared = first_of(cut.sources, cut.grid)
-        if shared is None:
-            return ()
-        runner = runner_of(shared, model.constants, site, Plan("streaming"), keep_room(site))
-        varying, held = (parameters.init[list(which)] for which in (parameters.varying, parameters.fixed))
-        try:
-            return runner.try_out(job, Point(varying, held, True))
-        finally:
-            runner.close()
-
-    if fits_as_given(wanted, facts, site):
-        return site, wanted
-    workload = workload_of(job.recipe, domain, facts, strategy, len(parameters.varying))
-    costs = costs_of(facts, workload, site, try_out, settings.plan == "static")
-    plan = decide(facts, wanted.choices(), strategy, reason, site, costs.terms, costs.runs, costs.reliability)
-    return site, replace(plan, workload=costs.workload, hardware=costs.hardware)
-
-
-def _as_planned(job: Job, plan: Plan, site: Site) -> Job:
-    """The job, with what the plan says of each process; local threads are as many as the plan has."""
-    fewer = site.client is not None and (plan.in_flight or 0) < site.threads_each
-    return replace(job, read_ahead=bool(plan.read_ahead), in_flight=(plan.in_flight or 0) if fewer else 0)
-
-
-def runner_of(
-    shared: Upstream,
-    constants: Mapping[str, np.ndarray],
-    site: Site,
-    plan: Plan,
-    room: int,
-    tasks: int = 0,
-) -> Runner:
-    """What runs tasks at a site by a plan.
-
-    Parameters
-    ----------
-    room : bytes that may be kept of what several partitions need.
-    tasks : as in `Pieces`.
-    """
-    keep = plan.strategy != "streaming"
-    if site.client is not None:
-        return ClusterRunner(shared, constants, site.client, keep and plan.kept_bytes > 0, room, tasks)
-    get = site.get if plan.strategy == "in_memory" else site.get or dask.threaded.get
-    return LocalRunner(shared, constants, get, keep, room, plan.in_flight or site.threads, tasks)
 
 
 def _job(recipe: Recipe, domain: Domain, settings: Settings, sources: Sequence[Source], size: int) -> Job:

@@ -24,6 +24,7 @@ LAYERS = (
     (
         "asking",
         "costing",
+        "planned",
         "planning",
         "plans",
         "remembering",
