@@ -75,6 +75,7 @@ def facts_of(
         storage_of(domain.data),
         sample_points,
         settings.checkpoint is not None,
+        recipe.traceable,
     )
 
 

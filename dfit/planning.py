@@ -28,6 +28,7 @@ PARTITION_BYTES = 256 << 20
 TASKS_PER_THREAD = 4  # fewer leave threads idle at the end of a pass
 # A fit of so many minutes is worth a checkpoint; it takes so many passes, after a warm-up and without one.
 LONG_S, PASSES_AFTER_WARMUP, PASSES = 1800.0, 3, 12
+LONG_TO_WAIT_S = 30.0  # shorter fits need no advice
 # ms a task costs beside its work, on threads and on a cluster; ns a byte by codec, as measured on 2 cores.
 TASK_MS = {False: 0.5, True: 4.0}
 BYTE_NS = {"none": 0.2, "lz4": 0.35, "blosc": 0.4, "zstd": 0.8, "gzip": 3.0, "zlib": 3.0}
@@ -49,6 +50,7 @@ class Facts:
     storage : of y.
     sample_points : of the warm-up; 0 without one.
     checkpoint : whether the fit keeps its state.
+    traced : whether JAX compiles the model.
     """
 
     points: int
@@ -61,6 +63,7 @@ class Facts:
     storage: Storage
     sample_points: int = 0
     checkpoint: bool = False
+    traced: bool = True
 
     @property
     def lazy(self) -> bool:
@@ -267,6 +270,11 @@ def _warnings(plan: Plan, facts: Facts, site: Site) -> list[str]:
     advice = lock_advice(facts.storage, plan.in_flight or 1)
     if advice is not None and plan.strategy == "streaming":
         found.append(advice)
+    if not facts.traced and (plan.in_flight or 1) > 1 and seconds > LONG_TO_WAIT_S:
+        found.append(
+            "the model is plain Python, of which one thread of a process runs at a time: type "
+            "from dask.distributed import Client; Client(processes=True, threads_per_worker=1)"
+        )
     if plan.in_flight is not None and plan.in_flight < site.threads_each:
         found.append(
             f"memory for {plan.in_flight} of {site.threads_each} partitions at a time in a process: type smaller "

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from dfit.reduce.runners import Get
 
 
+HERE = ("127.0.0.1", "localhost", "::1")
+
+
 @dataclass(frozen=True)
 class Site:
     """Processes that tasks run in.
@@ -29,7 +32,7 @@ class Site:
     get, client : dask's local scheduler or the client in force; None and None for threads of this process.
     workers : worker processes; 0 for this process alone.
     threads : tasks at a time, in all processes.
-    cores : that do their work; tasks at a time where more are not known of.
+    cores : that may do their work.
     limit : of one process.
     used : bytes that the fullest of the processes holds already.
     """
@@ -77,7 +80,7 @@ def site_of(
     if client is None:
         threads = 1 if get is dask.local.get_sync else int(dask.config.get("num_workers", None) or CPU_COUNT)
         limit = limit_in_force(memory_limit, memory_fraction)
-        return Site(get, None, 0, threads, min(threads, CPU_COUNT), limit, resident_bytes()[0])
+        return Site(get, None, 0, threads, CPU_COUNT, limit, resident_bytes()[0])
     known = Pulse(client).ask(lambda: client.scheduler.identity(n_workers=-1))
     workers = list(known["workers"].values())
     threads = max(sum(w["nthreads"] for w in workers), 1)
@@ -89,9 +92,8 @@ def site_of(
 
 
 def _cores(workers: list[dict]) -> int:
-    """Cores behind the threads: those of this machine are known, and elsewhere each thread has one."""
+    """Cores of the workers: all of this machine's, and elsewhere one for each thread."""
     by_host = Counter[str]()
     for worker in workers:
         by_host[worker["host"]] += worker["nthreads"]
-    here = {"127.0.0.1", "localhost", "::1"}
-    return max(1, sum(min(n, CPU_COUNT) if host in here else n for host, n in by_host.items()))
+    return max(1, sum(CPU_COUNT if host in HERE else n for host, n in by_host.items()))
