@@ -18,8 +18,9 @@ from dfit.terms import Terms
 # A task shorter than this, or than so many times its overhead, spends its time on being a task; one that
 # is longer holds up an interrupt, a save of a checkpoint, and the end of the pass.
 SHORTEST_S, OVERHEADS, LONGEST_S = 0.1, 50, 2.0
-# Partitions of unlike speed need several tasks for every thread to share the work evenly.
-ROUNDS = 4
+# Partitions of unlike speed need several tasks for every thread to share the work evenly, as far as these
+# cost no more than this part of the work.
+ROUNDS, EVENNESS = 4, 0.1
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,8 @@ def best_partition(terms: Terms, load: Load, read_ahead: bool = True) -> int:
     shortest = max(SHORTEST_S, OVERHEADS * overhead)
     # Where half a task at the end costs as much as the overhead of all of them.
     tasks = math.sqrt(work * (1 - 1 / load.threads) / (2 * overhead))
-    tasks = max(tasks, ROUNDS * load.threads, work / max(LONGEST_S, shortest))
+    even = min(ROUNDS * load.threads, EVENNESS * body(terms, load, read_ahead) / overhead)
+    tasks = max(tasks, even, work / max(LONGEST_S, shortest))
     tasks = max(min(tasks, work / shortest), load.threads)
     rounds = math.ceil(tasks / load.threads)
     return max(1, -(-load.points // (rounds * load.threads)))
