@@ -11,8 +11,8 @@ import json
 import re
 import time
 import uuid
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
@@ -69,14 +69,16 @@ class Record:
         object.__setattr__(self, "hardware_key", key_of(self.hardware))
 
 
-WORDS = ("workload", "hardware", "about", "versions", "settings")
-NUMBERS = ("predicted", "measured")
-NAMES = frozenset(item.name for item in fields(Record) if item.init) | {"dfit_history"}
+PARTS = ("workload", "hardware", "versions")
+WORDS, NUMBERS = ("about", "settings"), ("predicted", "measured")
+RUN = frozenset({"id", "when", "predicted_by", *WORDS, *NUMBERS})
+# A line is one JSON object of two: the parts that many runs have in common, and the run.
+HEAD, MIDDLE, END = f'{{"dfit_history":{FORMAT},"of":'.encode(), b',"run":', b"}"
 
 
 def key_of(parts: Mapping[str, Value]) -> str:
     """16 hexadecimal digits of the SHA-256 of these parts, in any order; 1, 1.0 and True are the same."""
-    return _key(tuple(sorted(parts.items())))
+    return _key(tuple(parts.items()))
 
 
 @lru_cache(maxsize=8192)  # a history holds up to 20 records of the same parts
@@ -119,18 +121,24 @@ def encode(record: Record) -> bytes:
     InputError
         If it holds what `decode` would refuse.
     """
-    row: dict[str, Any] = {"dfit_history": FORMAT, "id": record.id, "when": record.when}
-    for name in WORDS:
-        row[name] = {str(key): plain(value) for key, value in getattr(record, name).items()}
-    for name in NUMBERS:
-        row[name] = {str(key): _rounded(plain(value)) for key, value in getattr(record, name).items()}
-    row["predicted_by"] = str(record.predicted_by)
-    line = json.dumps(row, separators=(",", ":"), allow_nan=False).encode()
+    parts, words = (
+        {name: {str(k): plain(v) for k, v in getattr(record, name).items()} for name in names}
+        for names in (PARTS, WORDS)
+    )
+    numbers = {
+        name: {str(k): _rounded(plain(v)) for k, v in getattr(record, name).items()} for name in NUMBERS
+    }
+    who = {"id": record.id, "when": record.when, "predicted_by": str(record.predicted_by)}
+    line = HEAD + _text(parts) + MIDDLE + _text({**who, **words, **numbers}) + END
     try:
         decode(line)
     except ValueError as error:
         raise InputError(f"a record of a fit is not what a history can hold: {error}") from error
     return line + b"\n"
+
+
+def _text(value: Any) -> bytes:
+    return json.dumps(value, separators=(",", ":"), allow_nan=False).encode()
 
 
 def decode(line: bytes) -> Record:
@@ -145,51 +153,75 @@ def decode(line: bytes) -> Record:
     """
     if len(line) > ROW_BYTES:
         raise ValueError(f"a row of {len(line):,} bytes; expected at most {ROW_BYTES:,}")
-    try:
-        row = json.loads(line)
-    except RecursionError as error:
-        raise ValueError("a row with more levels than any of dfit's") from error
-    row = row if isinstance(row, dict) else {}
-    version = row.get("dfit_history")
-    if type(version) is int and version > FORMAT:
-        raise Newer(f"a row of format {version}; this dfit reads up to {FORMAT}")
-    if row.keys() != NAMES or version != FORMAT:
+    # In a string a quotation mark has a backslash before it, so the first one found is the true one.
+    parts, found, run = line.removeprefix(HEAD).partition(MIDDLE)
+    if not (line.startswith(HEAD) and found and run.endswith(END)):
+        row = _parsed(line)
+        version = row.get("dfit_history") if isinstance(row, dict) else None
+        if type(version) is int and version > FORMAT:
+            raise Newer(f"a row of format {version}; this dfit reads up to {FORMAT}")
         raise ValueError("no row of a history")
-    _check(row)
-    del row["dfit_history"]
-    return Record(**row)
+    return Record(**_parts(parts), **_run(run.removesuffix(END)))
 
 
-def _check(row: Mapping[str, Any]) -> None:
-    """Refuse a row whose values are not of the types and ranges of a record."""
-    if not (isinstance(row["id"], str) and ID.fullmatch(row["id"])):
-        raise ValueError("an id that is none")
-    if not (_are_numbers([row["when"]]) and _is_word(row["predicted_by"])):
-        raise ValueError("a row without its time, or without who predicted it")
-    if not all(isinstance(row[name], dict) for name in (*WORDS, *NUMBERS)):
-        raise ValueError("a row without its values by name")
+# Most rows have workload, hardware and versions in common: what is found of them is remembered, for thousands
+# of rows are read while somebody waits for a plan.
+@lru_cache(maxsize=2048)
+def _parts(text: bytes) -> dict[str, Any]:
+    parts = _parsed(text)
+    if not (isinstance(parts, dict) and parts.keys() == set(PARTS) and all(map(_are_values, parts.values()))):
+        raise ValueError("no workload, hardware and versions in short words and numbers")
+    return parts
+
+
+def _run(text: bytes) -> dict[str, Any]:
+    run = _parsed(text)
+    if not (isinstance(run, dict) and run.keys() == RUN):
+        raise ValueError("a run with other names than dfit's")
+    if not (isinstance(run["id"], str) and ID.fullmatch(run["id"])):
+        raise ValueError("a run without an id")
+    if not (
+        _are_numbers({"when": run["when"]}) and run["when"] is not None and _is_word(run["predicted_by"])
+    ):
+        raise ValueError("a run without a time, or without who predicted it")
+    if not (
+        all(_are_values(run[name]) for name in WORDS) and all(_are_numbers(run[name]) for name in NUMBERS)
+    ):
+        raise ValueError("a run with what is not a few short words and numbers in range")
+    return run
+
+
+def _parsed(text: bytes) -> Any:
+    """JSON without NaN and infinity; ValueError for anything else."""
     try:
-        words = all(_are_values(tuple(row[name].items())) for name in WORDS)
-        numbers = all(_are_names(tuple(row[name])) and _are_numbers(row[name].values()) for name in NUMBERS)
-    except TypeError as error:  # a list or a dict, which has no hash
-        raise ValueError("a row with lists in it") from error
-    if not (words and numbers):
-        raise ValueError("a row with what is not a few short words and numbers in range")
+        return _JSON.decode(text.decode())
+    except RecursionError as error:
+        raise ValueError("more levels than any row of dfit's has") from error
 
 
-@lru_cache(maxsize=8192)  # most rows have machine, versions and workload in common
-def _are_values(entries: tuple[tuple[str, Any], ...]) -> bool:
-    return _are_names(tuple(name for name, _ in entries)) and all(_is_value(value) for _, value in entries)
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is no number of a record")
+
+
+_JSON = json.JSONDecoder(parse_constant=_refuse)
+
+
+def _are_values(entries: Any) -> bool:
+    return isinstance(entries, dict) and _are_names(tuple(entries)) and all(map(_is_value, entries.values()))
+
+
+def _are_numbers(entries: Any) -> bool:
+    if not (isinstance(entries, dict) and _are_names(tuple(entries))):
+        return False
+    numbers = [value for value in entries.values() if value is not None]
+    if not set(map(type, numbers)) <= {int, float}:  # bool is neither
+        return False
+    return not numbers or 0 <= min(numbers) <= max(numbers) <= LARGEST
 
 
 @lru_cache(maxsize=1024)
 def _are_names(names: tuple[str, ...]) -> bool:
     return len(names) <= ENTRIES and all(map(_is_word, names))
-
-
-def _are_numbers(values: Iterable[Any]) -> bool:
-    # bool is no float here.
-    return all(v is None or (type(v) in (float, int) and 0 <= v <= LARGEST) for v in values)
 
 
 def _is_word(value: Any) -> bool:

@@ -44,5 +44,8 @@ def use(history: Ledger) -> list[Record]:
 
 
 def changed(**values: Any) -> bytes:
-    """A line of JSON that is a record but for some values."""
-    return json.dumps(json.loads(encode(record())) | values).encode()
+    """A line of JSON that is a record but for some values, whichever part of it they stand in."""
+    row = json.loads(encode(record()))
+    for name, value in values.items():
+        (row if name == "dfit_history" else row["of"] if name in row["of"] else row["run"])[name] = value
+    return json.dumps(row, separators=(",", ":")).encode()
