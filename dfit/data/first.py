@@ -7,15 +7,16 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import dask.array
+from dask._task_spec import DataNode
 
-from dfit.data.graph import Upstream, upstream
+from dfit.data.graph import Upstream, is_future, upstream
 from dfit.data.plan import LEAF_POINTS, Source, chunks_in_order, partitions_of
 
 Grid = Sequence[Sequence[int]]
 
 # What one chunk is made of: a read and what is done with it. A mean over the data needs more, which is no
-# longer a try.
-NODES_PER_ARRAY = 32
+# longer a try; so does what two runs of chunks share, such as the reads below that mean.
+NODES_PER_ARRAY, SHARED_NODES = 32, 3
 
 
 def first_of(sources: Sequence[Source], grid: Grid, runs: int = 2) -> Upstream | None:
@@ -23,32 +24,35 @@ def first_of(sources: Sequence[Source], grid: Grid, runs: int = 2) -> Upstream |
 
     Parameters
     ----------
-    runs : how many, where the data have so many along their last dimension.
+    runs : how many, where the data have so many along the last dimension that is cut.
     """
     box = _box(grid, runs)
     cut = [_within(source, grid, box) for source in sources]
     if any(_nodes(source) > NODES_PER_ARRAY * math.prod(map(len, box)) for source in cut):
         return None
-    partitions = partitions_of(list(chunks_in_order(box)), 1)
-    return upstream(cut, box, partitions)
+    shared = upstream(cut, box, partitions_of(list(chunks_in_order(box)), 1))
+    computed = [
+        node for node in shared.kept_graph.values() if not (is_future(node) or type(node) is DataNode)
+    ]
+    return None if len(computed) > SHARED_NODES else shared
 
 
 def _box(grid: Grid, runs: int) -> tuple[tuple[int, ...], ...]:
-    """Chunks along each dimension: one, and along the last as many as the runs take."""
+    """Chunks along each dimension: one, and along the last of several chunks as many as the runs take."""
     if not grid:
         return ()
-    outer = tuple((next(n for n in lengths if n),) for lengths in grid[:-1])
-    row = math.prod(length for (length,) in outer)
-    last = [n for n in grid[-1] if n]
+    filled = [[n for n in lengths if n] for lengths in grid]
+    axis = max((k for k, lengths in enumerate(filled) if len(lengths) > 1), default=0)
+    row = math.prod(lengths[0] for k, lengths in enumerate(filled) if k != axis)
     found, points, left = [], 0, runs
-    for length in last:
+    for length in filled[axis]:
         if points and points + row * length > LEAF_POINTS:
             points, left = 0, left - 1
         if not left:
             break
         found.append(length)
         points += row * length
-    return *outer, tuple(found)
+    return tuple(tuple(found) if k == axis else (lengths[0],) for k, lengths in enumerate(filled))
 
 
 def _within(source: Source, grid: Grid, box: Grid) -> Source:
