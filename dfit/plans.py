@@ -198,9 +198,10 @@ class Plan:
 
 
 def as_plan(plan: Any) -> Plan | str:
-    """ "auto", "static" or a `Plan`; a strategy's name is a plan that has it."""
-    if isinstance(plan, Plan) or plan in ("auto", "static"):
+    """ "auto", "static" or a `Plan`."""
+    if isinstance(plan, Plan) or (isinstance(plan, str) and plan in ("auto", "static")):
         return plan
+    instead = f". Type: strategy={plan!r}" if isinstance(plan, str) and plan in STRATEGIES else ""
     raise InputError(
-        f"plan is {plan!r}; expected 'auto', 'static', or a dfit.Plan such as dfit.plan(...) gives"
+        f"plan is {plan!r}; expected 'auto', 'static', or a dfit.Plan such as dfit.plan(...) gives{instead}"
     )

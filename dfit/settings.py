@@ -60,6 +60,11 @@ class Settings:
     def wanted(self) -> Plan:
         """What the user has decided of the plan."""
         given = self.plan if isinstance(self.plan, Plan) else Plan()
+        if self.strategy is not None and given.strategy not in (None, self.strategy):
+            raise InputError(
+                f"strategy={self.strategy!r}, and plan= has {given.strategy!r}: type one of them, or "
+                f"plan=dfit.plan(..., strategy={self.strategy!r})"
+            )
         strategy = self.strategy or given.strategy or dask.config.get("dfit.strategy", None)
         return replace(given, strategy=strategy)
 
