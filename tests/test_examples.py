@@ -107,6 +107,23 @@ def test_lines_of_the_readme_on_maps_give_the_truth(tmp_path: Path, monkeypatch)
     assert (tmp_path / "map.zarr").is_dir()
 
 
+def test_plan_follows_rules_then_a_dry_run_then_the_history(source_environment) -> None:
+    text = output("plan_and_history.py", source_environment)
+    assert "strategy         = in_memory: 45.78 MiB of data fit the" in text
+    row = r"^(static|cold|warm \d) +(static|dry run|history) +(\d+) +([\d.]+) .*?([\d.]+) +([\d.]+)$"
+    rows = re.findall(row, text, re.MULTILINE)
+    assert [name for name, *_ in rows] == ["static", "cold", *(f"warm {k}" for k in range(1, 7))]
+    static, cold, *warm = (costs for _, costs, *_ in rows)
+    assert (static, cold) == ("static", "dry run")
+    assert "history" in warm  # not all: on a busy machine a dry run may overrule it
+    for name, _, partitions, predicted, took, ratio in rows:
+        assert 1 <= int(partitions) <= 23, name  # leaves of the data
+        assert float(ratio) == pytest.approx(float(took) / float(predicted), rel=0.05), name
+    listed = re.findall(r"streaming  6,000,000  [\d.]+ s.* +[\d.]+ s +(history|dry run)$", text, re.MULTILINE)
+    assert listed == [*reversed(warm), "dry run"]  # rules leave no record
+    assert "removed 7 files" in text
+
+
 @pytest.mark.slow
 def test_main_job_fits_more_than_its_memory(source_environment, tmp_path: Path) -> None:
     text = output("main_job.py", source_environment, str(tmp_path), timeout=1200)
