@@ -13,12 +13,14 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import dask
+import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
 import dfit
 from dfit import history
 from dfit.face.cli import main
+from tests.benchmarks.history import measure
 from tests.unit.runs import NUMBERS, record
 
 
@@ -188,3 +190,10 @@ def test_a_damaged_history_is_shown_with_one_warning(folder: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert history.show().rows == ()
+
+
+def test_loading_costs_little_more_than_parsing_and_a_prediction_far_less() -> None:
+    spent, _ = measure(records=500, rounds=7)
+    parsing = np.median(spent["json.loads"])
+    assert np.median(spent["load, first fit"]) < 4 * parsing
+    assert np.median(spent["load, next fit"]) + np.median(spent["predict"]) < 0.5 * parsing

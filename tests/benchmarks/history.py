@@ -56,14 +56,10 @@ def record(number: int, when: float, rng: np.random.Generator) -> Record:
     )
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--records", type=int, default=2000)
-    parser.add_argument("--rounds", type=int, default=15)
-    asked = parser.parse_args()
+def measure(records: int, rounds: int) -> tuple[dict[str, np.ndarray], int]:
+    """CPU seconds (rounds,) of each, and bytes of the file."""
     rng, now = np.random.default_rng(0), time.time()
-    kept = [record(k, now - 60 * k, rng) for k in range(asked.records)]
-    content = b"".join(map(encode, kept))
+    content = b"".join(encode(record(k, now - 60 * k, rng)) for k in range(records))
     with tempfile.TemporaryDirectory() as folder:
         Path(folder, f"runs-{uuid.uuid4().hex}.jsonl").write_bytes(content)
 
@@ -75,18 +71,24 @@ def main() -> None:
             return Ledger(folder).load()
 
         loaded = load(True)
-        assert len(loaded) == asked.records, f"{len(loaded)} of {asked.records} records"
+        assert len(loaded) == records, f"{len(loaded)} of {records} records"
         key = loaded[0].workload_key, loaded[0].hardware_key
-        spent = interleaved(
-            {
-                "json.loads": lambda: [json.loads(line) for line in content.splitlines()],
-                "load, first fit": lambda: load(True),
-                "load, next fit": lambda: load(False),
-                "predict": lambda: learned(loaded, *key),
-            },
-            asked.rounds,
-        )
-    print(f"{asked.records} records, {len(content) / 1e6:.2f} MB")
+        calls = {
+            "json.loads": lambda: [json.loads(line) for line in content.splitlines()],
+            "load, first fit": lambda: load(True),
+            "load, next fit": lambda: load(False),
+            "predict": lambda: learned(loaded, *key),
+        }
+        return interleaved(calls, rounds), len(content)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--records", type=int, default=2000)
+    parser.add_argument("--rounds", type=int, default=15)
+    asked = parser.parse_args()
+    spent, size = measure(asked.records, asked.rounds)
+    print(f"{asked.records} records, {size / 1e6:.2f} MB")
     rows = []
     for name, seconds in spent.items():
         middle, low, high = ratio(seconds, spent["json.loads"])
