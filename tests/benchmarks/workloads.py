@@ -131,13 +131,13 @@ def build(name: str, folder: Path, points: int | None = None) -> Workload:
     size = ROW * ((points or kind.points) // ROW)
     # Whole rows, so that no chunk ends within one.
     chunk = max(ROW, ROW * round(kind.chunk * size / kind.points / ROW))
+    path = Path(folder) / f"{name.replace(', ', '-').replace(' ', '_')}-{size}.{kind.store}"
+    if not path.exists():
+        _write(kind, path, size, chunk)
     if kind.store == "memory":
-        x, y = _values(kind, 0, size)
-        data, coords = y, {"x": x}
+        x, data = np.load(path)
+        coords: Any = {"x": x}
     else:
-        path = Path(folder) / f"{name.replace(', ', '-').replace(' ', '_')}-{size}.{kind.store}"
-        if not path.exists():
-            _write(kind, path, size, chunk)
         data, coords = _opened(kind, path), "x"
     return Workload(name, kind.model, dict(kind.p0), data, coords, dict(kind.truth))
 
@@ -155,6 +155,11 @@ def _values(kind: Kind, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
 def _write(kind: Kind, path: Path, size: int, chunk: int) -> None:
     """Store a workload chunk by chunk; a file of this name is complete."""
     unfinished = path.with_name(f"{path.name}.{os.getpid()}")
+    if kind.store == "memory":
+        with unfinished.open("wb") as file:
+            np.save(file, _values(kind, 0, size))
+        unfinished.rename(path)
+        return
     root, x, y = (_zarr_arrays if kind.store == "zarr" else _netcdf_arrays)(kind, unfinished, size, chunk)
     if kind.rows:
         x[:] = _values(kind, 0, ROW)[0]
