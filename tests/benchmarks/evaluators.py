@@ -22,13 +22,13 @@ def evaluator_of(
     p0: Mapping[str, float],
     names: tuple[str, ...] | None = None,
     on_partition: Callable[[Any], None] = lambda event: None,
-    validate: str = "sums",
+    **settings: Any,
 ) -> PassEvaluator:
     """What `dfit.fit` calls in every pass, for the scheduler in force: one call is one pass."""
     model = Model.from_callable(func, coordinate_names(func, coords, names), names)
     parameters = Parameters.resolve(model, p0, None, None, None)
     domain = build_domain(model, data, coords)
-    return prepare(model, parameters, domain, Settings(validate=validate), on_partition).evaluator
+    return prepare(model, parameters, domain, Settings(**settings), on_partition).evaluator
 
 
 @cache
