@@ -108,9 +108,9 @@ def planned(
         finally:
             runner.close()
 
-    if fits_as_given(wanted, facts, site):
-        return site, wanted
     workload = workload_of(job.recipe, domain, facts, strategy, len(parameters.varying))
+    if fits_as_given(wanted, facts, site) and wanted.workload in ({}, workload):
+        return site, wanted
     costs = costs_of(facts, workload, site, try_out, settings.plan == "static")
     plan = decide(facts, wanted.choices(), strategy, reason, site, costs.terms, costs.runs, costs.reliability)
     return site, replace(plan, workload=costs.workload, hardware=costs.hardware)

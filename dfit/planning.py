@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import dask
+import dask.local
 from dask.utils import format_bytes
 
 from dfit.cost import Load, best_partition, pass_seconds
@@ -130,7 +131,7 @@ def fits_as_given(plan: Plan, facts: Facts, site: Site) -> bool:
             f"the plan is for {of[0]:,} points in leaves of {of[1]:,} and blocks of {of[2]:,}, these are {now[0]:,}, "
             f"{now[1]:,} and {now[2]:,}: type plan=dfit.plan(...) with the arguments of this fit"
         )
-    each = min(plan.in_flight or 1, site.threads_each)
+    each = _at_a_time(plan.in_flight or 1, site)
     return (plan.workers, plan.threads, plan.limit) == (site.workers, each * site.processes, site.limit)
 
 
@@ -189,7 +190,7 @@ def decide(
     if ahead is None:
         one = footprint.peak(1, True, kept) + site.used <= site.limit.budget
         ahead = strategy == "streaming" and one
-    in_flight = wanted.in_flight or _in_flight(footprint, site, ahead, kept)
+    in_flight = _at_a_time(wanted.in_flight or _in_flight(footprint, site, ahead, kept), site)
     load = Load(facts.points, facts.nbytes, in_flight * site.processes, site.cores)
     points = wanted.partition_points or partition_points(facts, terms, load, ahead)
     later = load if strategy == "streaming" else replace(load, nbytes=0)
@@ -246,6 +247,12 @@ def _require_least(footprint: Footprint, kept: int, facts: Facts, site: Site) ->
             warn(str(error))
     else:
         require_room(need, site.limit, what)
+
+
+def _at_a_time(in_flight: int, site: Site) -> int:
+    """Of so many partitions in a process, those that run: only local threads are as many as asked for."""
+    fixed = site.workers or site.get is dask.local.get_sync
+    return min(in_flight, site.threads_each) if fixed else in_flight
 
 
 def _in_flight(footprint: Footprint, site: Site, ahead: bool, kept: int) -> int:
