@@ -55,16 +55,19 @@ def write(folder: Path, said: int, count: int, last: str = "") -> None:
 
 
 def die_at(event: int) -> None:
-    """End this process by SIGKILL at so many file operations from now: opened, listed, renamed, removed."""
+    """End this process by SIGKILL at so many events from now: before and after each call that handles files."""
     seen = 0
 
-    def count(name: str, _: Any) -> None:
+    def count(_: Any, kind: str, call: Any) -> None:
         nonlocal seen
-        seen += name.partition(".")[0] in ("open", "os", "tempfile")
+        if kind not in ("c_call", "c_return"):
+            return
+        owner = type(getattr(call, "__self__", None)).__module__
+        seen += "_io" in (owner, call.__module__) or call.__module__ == "posix"
         if seen == event:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    sys.addaudithook(count)
+    sys.setprofile(count)
 
 
 def started(work: Callable[[], None]) -> int:
@@ -98,7 +101,7 @@ def crowd(folder: Path, said: int, rng: random.Random) -> None:
 
 
 def everywhere(folder: Path, said: int) -> None:
-    """A writer that puts files together, killed at its first, second, ... file operation, each in a copy of a history."""
+    """A writer that puts files together, killed at its first, second, ... event, each in a copy of a history."""
     before = folder / "0"
     write(before, said, 3, "f")
     for event in range(1, 1000):
