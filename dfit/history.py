@@ -113,7 +113,9 @@ def explain(what: Any = None) -> Report:
             "Type: dfit.history.explain(result), or dfit.history.explain() for the last fit"
         )
     rows = tuple((name, _text(getattr(plan, name, None)), origin) for name, origin in origins.items())
-    earned = "fewer than five predictions of this workload so far"
+    earned = (
+        "not known after fewer than five predictions of this workload, and of a plan that follows no history"
+    )
     if plan.confidence is not None:
         earned = f"{plan.confidence:.0%} of past predictions of this workload came within 25 %"
     return Report("Plan", (("number", "value", "from"), *rows), (f"Confidence: {earned}",))

@@ -19,30 +19,36 @@ STRATEGIES = ("in_memory", "cached", "streaming")
 
 @dataclass(frozen=True)
 class Plan:
-    """How a fit runs.  Of what is None dfit decides; ``dfit.plan`` gives a complete one.
+    """How a fit runs, what that is predicted to take, and why.
+
+    ``dfit.plan(...)`` gives a complete one.  ``dfit.Plan(strategy="streaming")`` decides what it names, of the first
+    four, and leaves the rest to dfit.
 
     Attributes
     ----------
     strategy : {"in_memory", "cached", "streaming"}
         The data in this process and no dask; kept in the workers' memory after the first pass; read in every pass.
     partition_points : int
-        Points that one task has.
+        Points of a partition, which one task reads and sums.  A task has whole leaves, so it may have more.
     in_flight : int
         Partitions at a time in one process.
     read_ahead : bool
         Whether a task reads while it computes.
-    points, partitions, leaf_points, block_points : int
-        Of the data; the last two are fixed by chunks and model, and decide the bits of the result.
+    points, partitions : int
+        Of the data, and how many tasks a pass has for them.
+    leaf_points, block_points : int
+        Pieces of a partition; fixed by chunks and model, because they decide the bits of the result.
     bytes_per_pass, kept_bytes : int
-        What the first pass reads, and what stays in memory of it, in all processes; in bytes, as decoded.
+        Bytes that the first pass reads, and those of them that stay in memory, in all processes together.  All bytes
+        of data count as decoded.
     workers, threads : int
         Worker processes (0 for this one alone), and partitions at a time in all of them.
     limit : dfit.limits.Limit
-        Of one process.
+        Memory of one process.
     peak_bytes, client_bytes : int
-        Predicted peak of one process that sums, and of the client, above what it takes idle.
+        Predicted peak memory in bytes of one process that sums, and of the client, above what it takes idle.
     smallest_limit : int
-        In bytes: a smaller one is refused.
+        Bytes of one process with which the fit can run; a smaller ``memory_limit`` is refused.
     first_pass_s, pass_s : float
         Predicted seconds of the first pass and of each that follows, without compiling.
     interval_s : (float, float)
@@ -50,13 +56,13 @@ class Plan:
     confidence : float
         Share of past predictions within 25 % of what then happened; None before there are five.
     sample_points : int
-        Of the warm-up before the first pass; 0 without one.
+        Points of the warm-up before the first pass; 0 without one.
     terms : dfit.terms.Terms
         Costs that the plan follows from, and where they come from.
     storage : str
         How the data are stored.
     reason : str
-        Of the strategy.
+        Why this strategy.
     warnings : tuple of str
         What had better be changed, with the line to type.
     workload, hardware : dict
@@ -146,7 +152,9 @@ class Plan:
             return [(name, "to be decided" if value is None else str(value)) for name, value in given.items()]
         where = f"{self.workers} worker{'s' * (self.workers != 1)}" if self.workers else "this process"
         ahead = ", each reading ahead of its computing" if self.read_ahead else ""
-        each = f"about {self.partition_points:,} points each" if self.partitions > 1 else "one task"
+        each = (
+            f"about {-(-self.points // self.partitions):,} points each" if self.partitions > 1 else "one task"
+        )
         return [
             ("strategy", f"{self.strategy}: {self.reason}"),
             (
