@@ -85,7 +85,8 @@ class FitAccessor:
             better than its own, is fitted again from there, until no cost falls any more.  It looks within
             chunks of the kept dimensions only, so other chunks may give other answers.
         **options
-            `sigma`, `where`, `loss`, `fixed`, `constants`, `callback`, `checkpoint`, ... of `dfit.fit`.
+            `sigma`, `where`, `loss`, `fixed`, `constants`, `callback`, `checkpoint`, ... of `dfit.fit`, and how
+            one fit runs: `strategy`, `memory_limit` (of one process, bytes or "4 GB"), `memory_fraction`, `plan`.
             Each variable of a Dataset has a folder of its own below the checkpoint's path.  A map takes
             `sigma`, `absolute_sigma`, `where`, `loss`, `f_scale`, `cov` ("hc0", "hc1"), `fixed` (also by pixel),
             `tie`, `constants`, `jac`, `tol`, `ftol`, `xtol`, `gtol`, `max_passes`, `time_unit`, `time_origin`.

@@ -44,9 +44,9 @@ MEANINGLESS = {
 }
 # Options of nlsq's curve_fit_large.
 MEMORY = {
-    "memory_limit_gb": "leave it out: a pass holds some chunks of the data; type ydata.rechunk(...) for smaller ones",
-    "auto_size_detection": "leave it out: data of any size are fitted in the same way",
-    "size_threshold": "leave it out: data of any size are fitted in the same way",
+    "memory_limit_gb": "type memory_limit='4 GB', of one process; without it what is in force holds",
+    "auto_size_detection": "leave it out: memory decides whether data are read in every pass",
+    "size_threshold": "leave it out: memory decides; or type strategy='streaming' to read data in every pass",
     "show_progress": "type verbose=1",
 }
 KNOWN = frozenset((*PASSES, *inspect.signature(fit).parameters))
@@ -107,12 +107,13 @@ def curve_fit(
     **kwargs
         `maxfev` or `max_nfev` (passes over the data, by default 100 (p + 1)), `ftol`, `xtol`, `gtol`
         (by default None: see `tol` in `dfit.fit`), `loss`, `f_scale` (pcov by the sandwich), and
-        the options of `dfit.fit`: `cov`, `where`, `fixed`, `time_limit`, `callback`, `verbose`, ...
+        the options of `dfit.fit`: `cov`, `where`, `fixed`, `time_limit`, `callback`, `verbose`, `strategy`,
+        `memory_limit`, `plan`, ...
 
     Returns
     -------
     CurveFit
-        Unpacks to ``popt, pcov``; `result` is the whole FitResult.
+        Unpacks to ``popt, pcov``; `result` is the whole FitResult, `result.plan` how it ran.
 
     Raises
     ------

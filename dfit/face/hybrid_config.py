@@ -60,7 +60,9 @@ ADVICE = {
         "enable_group_variance_regularization group_variance_lambda group_variance_indices"
     ),
     "type sigma=1/np.sqrt(weights) to curve_fit": "enable_residual_weighting residual_weights",
-    "leave it out: what is read at once follows from the chunks of the data": "chunk_size loop_strategy",
+    "leave it out: dfit.plan(...) says what is read at once; or type plan=dfit.Plan(partition_points=10**6)": (
+        "chunk_size loop_strategy"
+    ),
     "leave it out: what is not finite is an error that names the place, and failed reads are tried again": (
         "validate_numerics enable_fault_tolerance max_retries_per_batch min_success_rate"
     ),

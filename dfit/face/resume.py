@@ -28,7 +28,8 @@ def resume(
     model, data : as in `dfit.fit`.
     **options
         Arguments of `dfit.fit` that are arrays or functions (`coords`, `sigma`, `where`, `tie`, ...), and those
-        that may change: `max_passes`, tolerances, `time_limit`, `retries`, `callback`, `verbose`.
+        that may change: `max_passes`, tolerances, `time_limit`, `retries`, `callback`, `verbose`, `strategy`,
+        `memory_limit`, `memory_fraction`, `plan`. Partitions stay as they were when the fit began.
 
     Returns
     -------
