@@ -23,6 +23,7 @@ from dfit.store.row import Record
 
 WRITERS, EACH = 16, 3
 FILES = 20  # before they are put together: several writers do so in every round
+CHANGES = {"close", "flush", "fsync", "mkdir", "open", "rename", "unlink", "write"}
 LONGEST_S = 0.05  # from the beginning of a write to a kill, which so comes before, in and after its end
 
 
@@ -54,17 +55,14 @@ def write(folder: Path, said: int, count: int, last: str = "") -> None:
         os.write(said, f"{one.id}\n".encode())
 
 
-def die_at(event: int) -> None:
-    """End this process by SIGKILL at so many events from now: before and after each call that handles files."""
+def die_at(n: int) -> None:
+    """End this process by SIGKILL at the n-th call from now that changes files."""
     seen = 0
 
-    def count(_: Any, kind: str, call: Any) -> None:
+    def count(_: Any, kind: str, function: Any) -> None:
         nonlocal seen
-        if kind not in ("c_call", "c_return"):
-            return
-        owner = type(getattr(call, "__self__", None)).__module__
-        seen += "_io" in (owner, call.__module__) or call.__module__ == "posix"
-        if seen == event:
+        seen += kind == "c_call" and function.__name__ in CHANGES
+        if seen == n:
             os.kill(os.getpid(), signal.SIGKILL)
 
     sys.setprofile(count)
@@ -101,14 +99,14 @@ def crowd(folder: Path, said: int, rng: random.Random) -> None:
 
 
 def everywhere(folder: Path, said: int) -> None:
-    """A writer that puts files together, killed at its first, second, ... event, each in a copy of a history."""
+    """A writer that puts files together, killed at its first, second, ... call, each in a copy of a history."""
     before = folder / "0"
     write(before, said, 3, "f")
-    for event in range(1, 1000):
-        copy = shutil.copytree(before, folder / str(event))
+    for call in range(1, 1000):
+        copy = shutil.copytree(before, folder / str(call))
 
-        def work(copy: Path = copy, event: int = event) -> None:
-            die_at(event)
+        def work(copy: Path = copy, call: int = call) -> None:
+            die_at(call)
             write(copy, said, 1, "0")
 
         _, status = os.waitpid(started(work), 0)

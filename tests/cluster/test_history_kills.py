@@ -51,13 +51,14 @@ def test_of_sixteen_writers_one_killed_in_every_round_no_record_is_lost(
     require_all(tmp_path / "history", returned)
 
 
-def test_a_writer_killed_before_or_after_any_call_loses_no_earlier_record(
+def test_a_writer_killed_at_any_call_that_changes_files_loses_no_earlier_record(
     tmp_path: Path, source_environment: dict[str, str]
 ) -> None:
     returned = written(tmp_path, source_environment, 0)
     before, last = returned[:3], returned[-1]
     copies = sorted(int(path.name) for path in tmp_path.iterdir())
-    assert len(copies) > 50
+    assert len(copies) > 20
     for copy in copies:
-        require_all(tmp_path / str(copy), before)
+        kept = [record.id for record in Ledger(tmp_path / str(copy)).load()]
+        assert set(before) <= set(kept)
     require_all(tmp_path / str(copies[-1]), [last])
