@@ -11,17 +11,21 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
+from unittest.mock import patch
 
 import dask
+import dask.array as da
+import jax.numpy as jnp
 import numpy as np
 import pytest
+import xarray as xr
 from click.testing import CliRunner, Result
 
 import dfit
 from dfit import history
 from dfit.face.cli import main
 from tests.benchmarks.history import measure
-from tests.unit.runs import NUMBERS, record
+from tests.unit.runs import NUMBERS, changed, record
 
 
 @pytest.fixture
@@ -197,3 +201,44 @@ def test_loading_costs_little_more_than_parsing_and_a_prediction_far_less() -> N
     parsing = np.median(spent["json.loads"])
     assert np.median(spent["load, first fit"]) < 4 * parsing
     assert np.median(spent["load, next fit"]) + np.median(spent["predict"]) < 0.5 * parsing
+
+
+def decay(t, a, tau, c):
+    return a * jnp.exp(-t / tau) + c
+
+
+def fitted() -> dfit.FitResult:
+    """A small fit, to which costs matter as to a large one."""
+    t = np.linspace(0, 6, 20_000)
+    noise = 0.1 * np.random.default_rng(0).standard_normal(t.size)
+    lazy = da.from_array(3 * np.exp(-t / 2) + 1 + noise, chunks=5000)
+    y = xr.DataArray(lazy, dims="i", coords={"t": ("i", t)})
+    with patch("dfit.costing.TRY_ABOVE", 0):
+        return dfit.fit(decay, y, "t", p0=[2.0, 1.0, 0.5])
+
+
+def test_a_fit_leaves_one_record_and_the_next_one_learns_from_it(folder: Path) -> None:
+    first, second = fitted(), fitted()
+    (head, newest, oldest) = history.show().rows
+    assert (oldest[-1], newest[-1]) == ("dry run", "history")
+    assert (oldest[1:3], oldest[head.index("points")]) == (newest[1:3], "20,000")
+    np.testing.assert_array_equal(first.theta, second.theta)
+    for file in folder.iterdir():
+        assert "decay" not in (text := file.read_text()) and str(Path.cwd()) not in text
+
+
+def test_a_fit_with_a_damaged_history_warns_once_and_gives_the_same_bits(folder: Path) -> None:
+    folder.mkdir()
+    for k, content in enumerate(
+        [b"{", b"\xff\x00", changed(dfit_history=2), changed(when=-1), b"[" * 50_000]
+    ):
+        (folder / f"run-{k:032x}.jsonl").write_bytes(content)
+    (folder / f"run-{'f' * 32}.jsonl").symlink_to(folder)
+    with dask.config.set({"dfit.history": False}):
+        expected = fitted()
+    with pytest.warns(
+        dfit.DfitWarning, match="passed over: damaged rows: 4, rows of a later dfit: 1"
+    ) as told:
+        found = fitted()
+    assert len(told) == 1
+    np.testing.assert_array_equal(found.theta, expected.theta)

@@ -41,7 +41,7 @@ def require_all(folder: Path, returned: list[str]) -> None:
     assert set(returned) <= set(kept)
 
 
-@pytest.mark.parametrize("rounds", [4, pytest.param(40, marks=pytest.mark.long)])
+@pytest.mark.parametrize("rounds", [2, pytest.param(40, marks=pytest.mark.long)])
 def test_of_sixteen_writers_one_killed_in_every_round_no_record_is_lost(
     rounds: int, tmp_path: Path, source_environment: dict[str, str]
 ) -> None:

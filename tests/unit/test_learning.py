@@ -109,14 +109,14 @@ def disturbed(rng: np.random.Generator, runs: int, spread: float) -> np.ndarray:
     return steady(rng, runs, spread) + rng.uniform(0.5, 1.5, runs) * (rng.random(runs) < 0.1)
 
 
-@pytest.mark.parametrize("spread", [0.03, 0.3, 1.0])
+@pytest.mark.parametrize("spread", [0.03, 1.0])
 @pytest.mark.parametrize("course", [steady, slower, wandering, disturbed])
 def test_the_interval_holds_70_to_90_percent_of_what_happens(
     course: Callable[..., np.ndarray], spread: float
 ) -> None:
-    """Each pass predicted by the median of those before it, as a fit does; forty histories of thirty runs."""
+    """Each pass predicted by the median of those before it, as a fit does; thirty histories of thirty runs."""
     rng, inside = np.random.default_rng(1), []
-    for _ in range(40):
+    for _ in range(30):
         logs, records = course(rng, 30, spread), []
         for k in range(1, logs.size):
             ratio = math.exp(logs[k] - np.median(logs[max(0, k - RUNS) : k]))
