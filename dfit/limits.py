@@ -154,7 +154,7 @@ def require_room(need: int, limit: Limit, what: str) -> None:
     """
     if need <= limit.budget:
         return
-    smallest = _figure(math.ceil(need / limit.fraction))
+    smallest = rounded_up(math.ceil(need / limit.fraction))
     if not limit.enforced:
         remedy = f"memory_limit={smallest!r} is the smallest that works"
     else:
@@ -200,8 +200,8 @@ def _fraction(value: Any, source: str) -> float:
     return float(value)
 
 
-def _figure(size: int) -> str:
-    """So many bytes or a little more, in a figure that can be typed."""
+def rounded_up(size: int) -> str:
+    """So many bytes or a little more, as a size that can be typed."""
     unit, name = next(((u, n) for u, n in ((10**9, "GB"), (10**6, "MB")) if size >= 10 * u), (1000, "kB"))
     return f"{-(-size // unit)} {name}"
 

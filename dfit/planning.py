@@ -14,7 +14,7 @@ from dfit.cost import Load, best_partition, pass_seconds
 from dfit.data.storage import Storage, lock_advice
 from dfit.errors import InputError, warn
 from dfit.learning import Reliability
-from dfit.limits import require_room
+from dfit.limits import require_room, rounded_up
 from dfit.plans import Plan
 from dfit.reduce.calibrate import DryRun
 from dfit.reduce.footprint import Footprint, client_peak, footprint_of
@@ -94,10 +94,11 @@ def strategy_of(wanted: str | None, facts: Facts, site: Site) -> tuple[str, str]
         return wanted, f"asked for; {size} of data are read in every pass"
     if wanted is not None:
         if not fits:
-            least = math.ceil(facts.nbytes / KEEP_FRACTION / site.limit.fraction / site.processes)
+            free = facts.nbytes / KEEP_FRACTION / site.processes
+            least = math.ceil((free + (0 if site.workers else site.used)) / site.limit.fraction)
             raise InputError(
                 f"strategy={wanted!r}: {size} of data are more than {where}: type strategy='streaming', or "
-                f"memory_limit={format_bytes(least)!r} for each process if there is so much"
+                f"memory_limit={rounded_up(least)!r} for each process if there is so much"
             )
         if wanted == "cached" and not site.keeps:
             raise InputError(

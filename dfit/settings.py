@@ -13,7 +13,7 @@ from dfit.checkpoint import Checkpoint
 from dfit.core.loss import LOSSES
 from dfit.core.state import Tolerances
 from dfit.errors import InputError
-from dfit.plans import Plan, as_plan
+from dfit.plans import STRATEGIES, Plan, as_plan
 from dfit.warm_settings import Warmup
 
 VALIDATE = ("none", "sums", "full")
@@ -65,8 +65,13 @@ class Settings:
                 f"strategy={self.strategy!r}, and plan= has {given.strategy!r}: type one of them, or "
                 f"plan=dfit.plan(..., strategy={self.strategy!r})"
             )
-        strategy = self.strategy or given.strategy or dask.config.get("dfit.strategy", None)
-        return replace(given, strategy=strategy)
+        configured = dask.config.get("dfit.strategy", None)
+        if configured not in (None, *STRATEGIES):
+            raise InputError(
+                f"dfit.strategy is {configured!r} in dask.config; expected one of "
+                f"{', '.join(map(repr, STRATEGIES))}, or None to let memory decide"
+            )
+        return replace(given, strategy=self.strategy or given.strategy or configured)
 
     @property
     def robust(self) -> bool:
