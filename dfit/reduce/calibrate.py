@@ -95,9 +95,9 @@ def _compute(job: Job, work: Work, held: Held, point: Point, constants: Mapping[
     """Nanoseconds a point of the first leaves of a work that is in memory."""
     leaves = leaves_of_work(work)
     rest = Done([range(min(leaves.start + LEAVES, leaves.stop), leaves.stop)])
-    store = {work.partition.index: held}
+    store, summing = {work.partition.index: held}, work.without_data()
     took = []
     for _ in range(1 + ROUNDS):  # the first compiles
-        report = summed(job, work, point, constants, (), rest, store)
+        report = summed(job, summing, point, constants, (), rest, store)
         took.append(1e9 * report.compute_s / report.points)
     return statistics.median(took[1:])
