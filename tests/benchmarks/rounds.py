@@ -36,8 +36,8 @@ def interleaved(
     """Seconds (rounds,) that each arm gives of itself, every round in another order."""
     names = list(arms)
     found: dict[str, list[float]] = {name: [] for name in names}
+    gc.collect()
     for _ in range(rounds):
-        gc.collect()
         for name in rng.permutation(names):
             found[name].append(arms[name]())
     return {name: np.array(seconds) for name, seconds in found.items()}
