@@ -17,7 +17,7 @@ from dfit.learning import Reliability
 from dfit.limits import require_room, rounded_up
 from dfit.plans import Plan
 from dfit.reduce.calibrate import DryRun
-from dfit.reduce.footprint import Footprint, client_peak, footprint_of
+from dfit.reduce.footprint import Footprint, client_peak, footprint_of, kept_each
 from dfit.reduce.site import Site
 from dfit.terms import Origin, Terms
 
@@ -184,8 +184,11 @@ def decide(
     """
     keeps = facts.nbytes if strategy != "streaming" else 0
     base = max((run.base_bytes for run in runs if not run.failure), default=None)
-    footprint = footprint_of(facts.chunk_bytes, facts.leaf_points, facts.varying, facts.lazy, base)
-    kept = -(-keeps // site.processes)
+    kind = facts.storage.kind if facts.lazy else None
+    footprint = footprint_of(
+        facts.chunk_bytes, facts.leaf_points, facts.varying, kind, base, client=not site.workers
+    )
+    kept = kept_each(keeps, site.processes)
     _require_least(footprint, kept, facts, site)
     ahead = wanted.read_ahead
     if ahead is None:

@@ -24,7 +24,6 @@ import dfit
 from dfit.limits import process_limit
 from dfit.reduce import pixel_memory, pixel_passes
 from dfit.reduce.allocator import resident_bytes
-from dfit.reduce.footprint import FIRST_USE_BYTES
 
 POINTS, PIXELS, FEW = (
     400,
@@ -69,7 +68,7 @@ def little_room(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
     """Leave so many bytes to tasks of maps."""
 
     def leave(room: int) -> None:
-        free = process_limit()[0] - resident_bytes()[0] - FIRST_USE_BYTES
+        free = process_limit()[0] - resident_bytes()[0] - pixel_memory.FIRST_USE_BYTES
         monkeypatch.setattr(pixel_memory, "TASK_FRACTION", room / free)
 
     return leave

@@ -1,13 +1,30 @@
-"""Predicted memory of a process that sums, above what it takes idle."""
+"""Predicted memory of a process that sums, above what it takes idle when all is imported.
+
+A process holds, once: JAX, its compiler and the code of the kernels (the base), and the data kept between
+passes.  And for each task at a time: the decoded chunks of a leaf, the buffers of their codec, the aligned
+arrays of a leaf and the temporaries of a block; to these the chunks that it reads ahead.  The C library keeps
+what a thread has freed for that thread, and stores decode in threads of their own, so that a task costs more
+than it holds at any moment: `COPIES` are fitted to resident memory as the kernel counts it, with one and two
+tasks at a time, chunks of 2 to 46 MiB and the workloads of ``tests.benchmarks.peak_memory``.
+"""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
-# Reading holds a chunk in compressed form, decoded, and as the array of the leaf in hand.
-COPIES_WHILE_READING = 2.5
-# JAX, its compiler and the code of a kernel in a process that has not used them before.
-FIRST_USE_BYTES = 250 << 20
+MIB = 1 << 20
+# JAX and a first kernel, and more for each column of derivatives, where no dry run has measured them.
+BASE_BYTES, BASE_COLUMN_BYTES = 85 * MIB, MIB
+# What the client compiles beside a kernel: the model's trial, the warm-up, the covariance.
+PROGRAMS_BYTES, PROGRAMS_COLUMN_BYTES = 56 * MIB, 4.5 * MIB
+# Decoded bytes of a task's chunks, so many times; the filters of HDF5 hold a chunk once more each.
+COPIES, HDF5_COPIES = 3.6, 7.9
+COPIES_AHEAD = 0.6  # reading ahead mostly uses again what is kept anyhow
+LEAF_ARRAYS = 4  # float64 arrays as long as a leaf: its slabs, and what converts them
+LARGEST_BLOCK = 1 << 15
+REPORT_BYTES = 2048  # of a partition, beside its nodes
+UNEVENNESS = 1.1
 
 
 @dataclass(frozen=True)
@@ -31,7 +48,12 @@ class Footprint:
 
 
 def footprint_of(
-    chunk_bytes: int, leaf_points: int, columns: int, reads: bool, base: int | None = None
+    chunk_bytes: int,
+    leaf_points: int,
+    columns: int,
+    kind: str | None,
+    base: int | None = None,
+    client: bool = False,
 ) -> Footprint:
     """Footprint of a fit.
 
@@ -40,15 +62,34 @@ def footprint_of(
     chunk_bytes : decoded bytes of the chunks that a leaf is made of, of all arrays; the largest.
     leaf_points : of a padded leaf.
     columns : varying parameters.
-    reads : whether tasks read, or have their data in memory.
-    base : as a dry run has measured it.
+    kind : of the store that tasks read, see `dfit.data.storage.Storage`; None where the data are in memory.
+    base : as a dry run has measured it: resident memory after it, less that before and less the data.
+    client : whether the tasks run in the client's process.
     """
-    # A leaf's arrays are copied into aligned ones, and a block holds its value and derivatives.
-    leaf = leaf_points * 8 * 6 + (columns + 16) * 8 * (1 << 15)
-    read = int(COPIES_WHILE_READING * chunk_bytes) if reads else 0
-    return Footprint(FIRST_USE_BYTES if base is None else base, leaf + read, chunk_bytes if reads else 0)
+    task = leaf_points * 8 * LEAF_ARRAYS + (columns + 16) * 8 * LARGEST_BLOCK
+    ahead = 0
+    if kind is not None:
+        task += int((HDF5_COPIES if kind in ("netcdf", "hdf5") else COPIES) * chunk_bytes)
+        ahead = int(COPIES_AHEAD * chunk_bytes)
+    if base is None:
+        base = _base(columns)
+    return Footprint(base + client * _programs(columns), task, ahead)
 
 
 def client_peak(partitions: int, columns: int) -> int:
-    """Predicted memory of the client, above what it takes idle: reports and unfinished parts of the sum."""
-    return partitions * (2048 + 16 * (columns + 2) ** 2)
+    """Predicted memory of a client whose tasks run elsewhere, above what it takes idle."""
+    reports = partitions * (REPORT_BYTES + 16 * (columns + 2) ** 2)
+    return _base(columns) + _programs(columns) + reports
+
+
+def kept_each(kept: int, processes: int) -> int:
+    """Bytes of kept data in the fullest of some processes, which do not get the same number of partitions."""
+    return kept if processes == 1 else math.ceil(UNEVENNESS * kept / processes)
+
+
+def _base(columns: int) -> int:
+    return BASE_BYTES + columns * BASE_COLUMN_BYTES
+
+
+def _programs(columns: int) -> int:
+    return PROGRAMS_BYTES + int(columns * PROGRAMS_COLUMN_BYTES)

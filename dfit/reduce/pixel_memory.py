@@ -10,7 +10,6 @@ from itertools import product
 import dask.array as da
 from dask.utils import format_bytes
 
-from dfit.reduce.footprint import FIRST_USE_BYTES
 from dfit.reduce.map_job import MapJob
 from dfit.reduce.pixel_answers import EXACT_LANES, LANES
 from dfit.reduce.pixel_fit import slab_of
@@ -19,6 +18,8 @@ from dfit.reduce.site import Site
 
 # Of a worker's limit that tasks may take: dask starts to spill at 0.6, and not all is theirs.
 TASK_FRACTION = 0.5
+# JAX, its compiler and the programs of a map in a process that has not used them before.
+FIRST_USE_BYTES = 250 << 20
 # Passes that most maps need: evaluations of the slowest pixels, and a covariance.
 USUAL_PASSES = 10
 # A task of a pass takes several chunks up to so many bytes, or its sums would be more than its data.
