@@ -43,6 +43,9 @@ def plan(model: Callable[..., Any] | Model, data: Any, coords: Any = None, **opt
     >>> dfit.plan(decay, 5 * np.exp(-t / 2), {"time": t}, p0={"amplitude": 1, "tau": 1}).strategy
     'in_memory'
     """
-    bound = inspect.signature(fit).bind(model, data, coords, **options)
+    try:
+        bound = inspect.signature(fit).bind(model, data, coords, **options)
+    except TypeError as error:  # which does not say of which function
+        raise TypeError(f"dfit.plan() {error}; expected the arguments of dfit.fit") from None
     bound.apply_defaults()
     return planned(*asked_for(bound.arguments))

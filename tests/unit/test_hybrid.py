@@ -85,6 +85,11 @@ def test_the_answer_is_curve_fit_s(plain: Any, hybrid: Any) -> None:
     np.testing.assert_allclose(pcov, plain.pcov, rtol=1e-6)
 
 
+def test_limits_given_to_curve_fit_large_hold() -> None:
+    limit = dfit.curve_fit_large(decay, T, Y, START, memory_fraction=0.5).result.plan.limit
+    assert (limit.fraction, limit.fraction_source) == (0.5, "memory_fraction")
+
+
 def test_curve_fit_large_is_this_door_by_default(hybrid: Any) -> None:
     large = dfit.curve_fit_large(decay, T, Y, START)
     np.testing.assert_array_equal(large["x"], hybrid["x"])
