@@ -226,7 +226,7 @@ def decide(
     if reliability is not None and reliability.interval is not None:
         low, high = reliability.interval
         plan = replace(plan, interval_s=(low * pass_s, high * pass_s), confidence=reliability.confidence)
-    return replace(plan, warnings=tuple(_warnings(plan, facts, site)))
+    return replace(plan, warnings=tuple(_warnings(plan, facts, site, wanted)))
 
 
 def partition_points(facts: Facts, terms: Terms, load: Load, read_ahead: bool) -> int:
@@ -269,7 +269,7 @@ def _in_flight(footprint: Footprint, site: Site, ahead: bool, kept: int) -> int:
     return max(fits, default=1)
 
 
-def _warnings(plan: Plan, facts: Facts, site: Site) -> list[str]:
+def _warnings(plan: Plan, facts: Facts, site: Site, wanted: Plan) -> list[str]:
     found = []
     passes = PASSES_AFTER_WARMUP if facts.sample_points else PASSES
     seconds = plan.first_pass_s + (passes - 1) * plan.pass_s
@@ -286,7 +286,7 @@ def _warnings(plan: Plan, facts: Facts, site: Site) -> list[str]:
             "the model is plain Python, of which one thread of a process runs at a time: type "
             "from dask.distributed import Client; Client(processes=True, threads_per_worker=1)"
         )
-    if plan.in_flight is not None and plan.in_flight < site.threads_each:
+    if wanted.in_flight is None and (plan.in_flight or 1) < site.threads_each:
         found.append(
             f"memory for {plan.in_flight} of {site.threads_each} partitions at a time in a process: type smaller "
             "chunks where the data are opened, chunks={...}, or give the processes more memory"

@@ -52,6 +52,16 @@ def tried(monkeypatch: pytest.MonkeyPatch) -> None:
 WISHES = [Plan(), Plan(partition_points=5000), Plan("streaming", 3 * CHUNK, 1, False), Plan(in_flight=3)]
 
 
+def test_fewer_partitions_at_a_time_than_threads_are_warned_of_where_memory_is_why() -> None:
+    with dask.config.set(num_workers=64):
+        asked, free = planned(reads().y, plan=Plan(in_flight=1)), planned(reads().y)
+        short = planned(reads().y, memory_limit=free.smallest_limit + (128 << 20))
+    assert (asked.in_flight, asked.warnings) == (1, ())
+    assert short.in_flight is not None and 1 < short.in_flight < 64
+    (warning,) = short.warnings
+    assert "memory for " in warning and "type smaller chunks" in warning
+
+
 @pytest.mark.parametrize("wish", WISHES, ids=range(len(WISHES)))
 def test_fit_follows_the_plan_that_was_made_before(wish: Plan) -> None:
     given = reads()
