@@ -200,11 +200,13 @@ class LocalRunner:
         if self._plain:
             _in_threads(tasks, take, self._threads)
             return
-        name = f"dfit-{uuid.uuid4().hex}"
-        graph = {(name, k): GraphTask((name, k), task) for k, task in enumerate(tasks)}
+        # Of tasks that are alike dask begins with the last by the letters of its key.
+        name, last = f"dfit-{uuid.uuid4().hex}", len(tasks) - 1
+        keys = [(name, f"{last - k:09}") for k in range(len(tasks))]
+        graph = {key: GraphTask(key, task) for key, task in zip(keys, tasks, strict=True)}
 
         def posttask(key: Any, value: Any, dsk: Any, state: Any, worker: Any) -> None:
-            take(key[1], value)
+            take(last - int(key[1]), value)
 
         with Callback(posttask=posttask):
             self._get(graph, list(graph), num_workers=self._threads)
