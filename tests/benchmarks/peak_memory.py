@@ -22,7 +22,10 @@ import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tests.benchmarks.workloads import Workload
 
 MIB = 1 << 20
 PLACES = {
@@ -59,19 +62,17 @@ def variation(resident: list[int]) -> float:
     return (max(later) - min(later)) / max(later)
 
 
-def _fit(name: str, folder: Path, points: int | None, strategy: str, **options: Any) -> Any:
+def _fit(work: Workload, strategy: str, **options: Any) -> Any:
     import dfit
-    from tests.benchmarks.workloads import build
 
-    work = build(name, folder, points)
     found = dfit.fit(work.model, work.data, work.coords, p0=work.p0, strategy=strategy, **options)
     distance = max(abs(found.params[k].value - v) / found.params[k].stderr for k, v in work.truth.items())
     if not found.success or distance > 5:
-        raise SystemExit(f"{name}: {distance:.1f} standard errors from the truth")
+        raise SystemExit(f"{work.name}: {distance:.1f} standard errors from the truth")
     return found
 
 
-def in_process(name: str, folder: Path, points: int | None, strategy: str, threads: int) -> dict[str, Any]:
+def in_process(work: Workload, strategy: str, threads: int) -> dict[str, Any]:
     """One fit in this process."""
     import dask
 
@@ -81,14 +82,12 @@ def in_process(name: str, folder: Path, points: int | None, strategy: str, threa
     in_memory = "in_memory" if strategy == "cached" else strategy
     idle = settle()
     with dask.config.set(scheduler="threads", num_workers=threads):
-        found = _fit(name, folder, points, in_memory, on_partition=lambda _: seen.append(resident_bytes()[0]))
+        found = _fit(work, in_memory, on_partition=lambda _: seen.append(resident_bytes()[0]))
     measured = peak_now() - idle
     return _row(found, measured, variation(seen), measured)
 
 
-def on_cluster(
-    name: str, folder: Path, points: int | None, strategy: str, workers: int, threads: int
-) -> dict[str, Any]:
+def on_cluster(work: Workload, strategy: str, workers: int, threads: int) -> dict[str, Any]:
     """One fit on a cluster; the largest figures of its workers."""
     from distributed import Client, LocalCluster, Worker, WorkerPlugin
 
@@ -115,7 +114,7 @@ def on_cluster(
     with LocalCluster(workers, **setup) as cluster, Client(cluster) as client:
         client.register_plugin(Watch())
         idle, here = client.run(settle), settle()
-        found = _fit(name, folder, points, strategy)
+        found = _fit(work, strategy)
         peaks, series = client.run(peak_now), client.run(seen)
         client_bytes = peak_now() - here
     measured = max(peak - idle[worker] for worker, peak in peaks.items())
@@ -152,10 +151,13 @@ def measured_apart(
 
 def do(folder: Path, name: str, points: int | None, strategy: str, place: str) -> dict[str, Any]:
     """One measurement in this process."""
+    from tests.benchmarks.workloads import build
+
+    work = build(name, folder, points)
     workers, threads = PLACES[place]
     if workers:
-        return on_cluster(name, folder, points, strategy, workers, threads)
-    return in_process(name, folder, points, strategy, threads)
+        return on_cluster(work, strategy, workers, threads)
+    return in_process(work, strategy, threads)
 
 
 def cases(only: str, where: str) -> list[tuple[str, str, str]]:
