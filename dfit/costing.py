@@ -12,20 +12,25 @@ import xarray as xr
 from dfit.data.domain import Domain
 from dfit.errors import warn
 from dfit.fingerprint import NEW
-from dfit.history import ledger
-from dfit.learning import Learned, Reliability, contradicted, learned
-from dfit.planning import Facts, static_terms, tried_terms
+from dfit.learning import Reliability, contradicted, learned
+from dfit.planning import Facts
 from dfit.reduce.calibrate import DryRun
 from dfit.reduce.hardware import hardware
 from dfit.reduce.kernels import Recipe
 from dfit.reduce.site import Site
+from dfit.store.ledger import Ledger
 from dfit.store.row import Value, key_of
-from dfit.terms import Terms
+from dfit.terms import Origin, Terms
 
 logger = logging.getLogger("dfit")
 
 # A pass over fewer points takes less time than a choice could save, and a dry run would be much of it.
 TRY_ABOVE = 1 << 22
+# ms a task costs beside its work, on threads and on a cluster; ns a byte by codec, as measured on 2 cores.
+TASK_MS = {False: 0.5, True: 4.0}
+BYTE_NS = {"none": 0.2, "lz4": 0.35, "blosc": 0.4, "zstd": 0.8, "gzip": 3.0, "zlib": 3.0}
+USUAL_BYTE_NS = 0.8
+STATIC_WAIT = 0.5  # a store may be far away
 PACKAGES = ("dfit", "jax", "jaxlib", "numpy", "dask", "zarr", "xarray")
 
 
@@ -55,6 +60,7 @@ def costs_of(
     site: Site,
     try_out: Callable[[], Sequence[DryRun]],
     static: bool = False,
+    history: Ledger | None = None,
 ) -> Costs:
     """Costs from the most certain source there is.
 
@@ -63,6 +69,7 @@ def costs_of(
     workload : from `workload_of`.
     try_out : runs the dry runs.
     static : whether to go by rules alone, and look at nothing.
+    history : of past fits; None where none is kept.
     """
     rules = static_terms(facts, site)
     if static or facts.points < TRY_ABOVE:
@@ -74,7 +81,8 @@ def costs_of(
     tried = tried_terms(runs, site)
     kept = {} if str(workload["model"]).startswith(NEW) else workload
     machine = hardware_of(runs, site)
-    known = _known(kept, machine) if kept else None
+    past = history.load() if kept and history is not None else []
+    known = learned(past, key_of(kept), key_of(machine))
     if known is None or tried is None:
         return Costs(tried or rules, runs, None, kept, machine)
     if contradicted(known.terms, tried, facts.nbytes / facts.points):
@@ -86,6 +94,25 @@ def costs_of(
     if not known.trusted:
         return Costs(tried, runs, None, kept, machine)
     return Costs(known.terms, runs, known.reliability, kept, machine)
+
+
+def static_terms(facts: Facts, site: Site) -> Terms:
+    """Costs by rule, of nothing but the number of parameters and the codec."""
+    codec = facts.storage.codec.rpartition(":")[2]
+    byte_ns = BYTE_NS.get(codec, USUAL_BYTE_NS) if facts.lazy else 0.0
+    point_ns = 10 + 3 * facts.varying + 0.15 * facts.varying**2
+    return Terms(
+        point_ns, byte_ns, STATIC_WAIT if facts.lazy else 0.0, TASK_MS[bool(site.workers)], Origin.STATIC
+    )
+
+
+def tried_terms(runs: Sequence[DryRun], site: Site) -> Terms | None:
+    """Costs by dry runs, the middle one of the processes; None where all have failed."""
+    good = sorted((run for run in runs if not run.failure), key=lambda run: run.point_ns + run.byte_ns)
+    if not good:
+        return None
+    middle = good[len(good) // 2]
+    return Terms(middle.point_ns, middle.byte_ns, middle.wait, TASK_MS[bool(site.workers)], Origin.DRY_RUN)
 
 
 def workload_of(
@@ -124,8 +151,3 @@ def hardware_of(runs: Sequence[DryRun], site: Site) -> dict[str, Value]:
 def versions() -> dict[str, Value]:
     """Packages that decide the speed."""
     return {name: version(name) for name in PACKAGES}
-
-
-def _known(workload: Mapping[str, Value], machine: Mapping[str, Value]) -> Learned | None:
-    kept = ledger()
-    return None if kept is None else learned(kept.load(), key_of(workload), key_of(machine))

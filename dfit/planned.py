@@ -36,6 +36,7 @@ from dfit.reduce.kernels import Recipe
 from dfit.reduce.runners import LocalRunner, Runner, scheduler_of
 from dfit.reduce.site import Site, site_of
 from dfit.settings import Settings
+from dfit.store.ledger import Ledger
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,7 @@ def planned(
     cut: Cut,
     facts: Facts,
     job: Job,
+    history: Ledger | None,
 ) -> tuple[Site, Plan]:
     """Where the fit runs, and how."""
     wanted = settings.wanted
@@ -111,7 +113,7 @@ def planned(
     workload = workload_of(job.recipe, domain, facts, strategy, len(parameters.varying))
     if fits_as_given(wanted, facts, site) and wanted.workload in ({}, workload):
         return site, wanted
-    costs = costs_of(facts, workload, site, try_out, settings.plan == "static")
+    costs = costs_of(facts, workload, site, try_out, settings.plan == "static", history)
     plan = decide(facts, wanted.choices(), strategy, reason, site, costs.terms, costs.runs, costs.reliability)
     return site, replace(plan, workload=costs.workload, hardware=costs.hardware)
 

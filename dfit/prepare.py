@@ -22,6 +22,7 @@ from dfit.data.trial import trial_coordinates
 from dfit.errors import InputError
 from dfit.events import PartitionDone
 from dfit.fingerprint import fingerprint
+from dfit.history import ledger
 from dfit.model import Model
 from dfit.parameters import Parameters
 from dfit.planned import as_planned, cut_of, facts_of, planned, runner_of
@@ -34,6 +35,7 @@ from dfit.reduce.kept import with_retries
 from dfit.reduce.kernels import Recipe
 from dfit.reduce.runners import Runner
 from dfit.settings import Settings
+from dfit.store.ledger import Ledger
 
 logger = logging.getLogger("dfit")
 
@@ -55,6 +57,7 @@ class Prepared:
     plan: Plan
     cores: int  # that do the tasks' work
     groups: Source | None  # of points that share their noise, for a clustered covariance
+    history: Ledger | None  # one for planning and remembering: its faults are told once
 
     def close(self) -> None:
         """Let go of what is kept in memory between passes."""
@@ -88,7 +91,8 @@ def prepare(
     recipe = replace(recipe, layout=recipe.layout._replace(block=block))
     facts = facts_of(domain, settings, cut, recipe, len(parameters.varying), sample_points)
     job = _job(recipe, domain, settings, cut.sources, cut.leaf)
-    site, plan = planned(model, parameters, domain, settings, cut, facts, job)
+    history = ledger()
+    site, plan = planned(model, parameters, domain, settings, cut, facts, job, history)
     wanted = plan.partition_points or 1
     points = partition_points or wanted
     partitions = partitions_of(cut.chunks, points)
@@ -113,7 +117,7 @@ def prepare(
         on_partition,
         settings.min_success_rate,
     )
-    return Prepared(model, parameters, domain, evaluator, partitions, plan, site.cores, group)
+    return Prepared(model, parameters, domain, evaluator, partitions, plan, site.cores, group, history)
 
 
 def _check_arguments(parameters: Parameters, domain: Domain, settings: Settings) -> None:

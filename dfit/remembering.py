@@ -7,9 +7,7 @@ from dataclasses import replace
 from statistics import median
 
 from dfit.cost import Load, pass_seconds
-from dfit.costing import versions
-from dfit.history import ledger
-from dfit.planning import TASK_MS
+from dfit.costing import TASK_MS, versions
 from dfit.prepare import Prepared
 from dfit.reduce.pace import PassCost
 from dfit.store.row import Record
@@ -21,7 +19,7 @@ TASK_FACTOR = 4.0
 
 def remember(prepared: Prepared) -> None:
     """Add the record of a fit that has finished; none where its costs are of no use to another."""
-    kept, costs = ledger(), prepared.evaluator.pace.costs
+    kept, costs = prepared.history, prepared.evaluator.pace.costs
     plan, terms = prepared.plan, prepared.plan.terms
     if kept is None or terms is None or not plan.workload or not costs:
         return
