@@ -5,7 +5,8 @@ of one thread, T tasks at a time on P cores and reads ahead of the computing, a 
 
     max((R (1 - w) + C) / P, max(R, C) / T) + tasks x overhead + half a task,
 
-the last for the threads that wait for the slowest at the end.  Without reading ahead a task takes R + C.
+the last for the threads that wait for the slowest at the end.  Without reading ahead a task takes R + C; with it
+the chunks of its first leaf are still waited for.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from dfit.terms import Terms
 # A task shorter than this, or than so many times its overhead, spends its time on being a task; one that
 # is longer holds up an interrupt, a save of a checkpoint, and the end of the pass.
 SHORTEST_S, OVERHEADS, LONGEST_S = 0.1, 50, 2.0
+STARTS = 10  # what a task waits for its first leaf is at most such a part of it
 # Partitions of unlike speed need several tasks for every thread to share the work evenly, as far as these
 # cost no more than this part of the work.
 ROUNDS, EVENNESS = 4, 0.1
@@ -31,12 +33,14 @@ class Load:
     ----------
     points, nbytes : of the data; bytes count as decoded, 0 for data in memory.
     threads, cores : tasks at a time, and cores that do their work, in all processes.
+    leaf_points : that are read before a task can begin to compute.
     """
 
     points: int
     nbytes: int
     threads: int
     cores: int
+    leaf_points: int = 0
 
 
 def parts(terms: Terms, load: Load) -> tuple[float, float]:
@@ -52,18 +56,25 @@ def body(terms: Terms, load: Load, read_ahead: bool = True) -> float:
     return max(busy, longest / load.threads)
 
 
+def start(terms: Terms, load: Load, read_ahead: bool = True) -> float:
+    """Seconds that a task waits for its first leaf while nothing of it is computed."""
+    return read_ahead * terms.wait * min(parts(terms, load)) * load.leaf_points / max(load.points, 1)
+
+
 def pass_seconds(terms: Terms, load: Load, partition_points: int, read_ahead: bool = True) -> float:
     """Predicted seconds of a pass over partitions of so many points."""
     tasks = -(-load.points // partition_points)
     at_once = min(load.threads, load.cores, tasks)
     work = work_seconds(terms, load, read_ahead)
-    return work / at_once + work / tasks / 2 * (1 - 1 / at_once) + 1e-3 * terms.task_ms * tasks
+    beside = 1e-3 * terms.task_ms + start(terms, load, read_ahead) / at_once
+    return work / at_once + work / tasks / 2 * (1 - 1 / at_once) + beside * tasks
 
 
 def best_partition(terms: Terms, load: Load, read_ahead: bool = True) -> int:
     """Points of a partition by which a pass is predicted to be shortest, its tasks neither too short nor too long."""
-    work, overhead = work_seconds(terms, load, read_ahead), max(1e-3 * terms.task_ms, 1e-6)
-    shortest = max(SHORTEST_S, OVERHEADS * overhead)
+    work, waits = work_seconds(terms, load, read_ahead), start(terms, load, read_ahead)
+    overhead = max(1e-3 * terms.task_ms, 1e-6)
+    shortest = max(SHORTEST_S, OVERHEADS * overhead, STARTS * waits)
     # Where half a task at the end costs as much as the overhead of all of them.
     tasks = math.sqrt(work * (1 - 1 / load.threads) / (2 * overhead))
     even = min(ROUNDS * load.threads, EVENNESS * body(terms, load, read_ahead) / overhead)

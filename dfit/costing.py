@@ -142,7 +142,7 @@ def hardware_of(runs: Sequence[DryRun], site: Site) -> dict[str, Value]:
         "cpu": found.cpu,
         "cores": found.cores,
         "caches": found.caches,
-        "memory_limit": site.limit.bytes,
+        "memory_limit": runs[0].limit[0] if runs else site.limit.bytes,
         "threads": site.threads_each,
         "workers": site.workers,
     }

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import dask
 import dask.local
 from dask.utils import format_bytes
 
-from dfit.cost import Load, best_partition, pass_seconds
+from dfit.cost import Load, best_partition, body, pass_seconds
 from dfit.data.storage import Storage, lock_advice
 from dfit.errors import InputError, warn
 from dfit.learning import Reliability
@@ -29,11 +30,9 @@ PARTITION_BYTES = 256 << 20
 TASKS_PER_THREAD = 4  # fewer leave threads idle at the end of a pass
 # A fit of so many minutes is worth a checkpoint; it takes so many passes, after a warm-up and without one.
 LONG_S, PASSES_AFTER_WARMUP, PASSES = 1800.0, 3, 12
+# Threads that wait for a store are no load: there may be so many more. What saves less than 5 % is not done.
+MORE_THREADS, WORTH = 4, 0.95
 LONG_TO_WAIT_S = 30.0  # shorter fits need no advice
-# ms a task costs beside its work, on threads and on a cluster; ns a byte by codec, as measured on 2 cores.
-TASK_MS = {False: 0.5, True: 4.0}
-BYTE_NS = {"none": 0.2, "lz4": 0.35, "blosc": 0.4, "zstd": 0.8, "gzip": 3.0, "zlib": 3.0}
-USUAL_BYTE_NS = 0.8
 
 
 @dataclass(frozen=True)
@@ -142,23 +141,6 @@ def keep_room(site: Site) -> int:
     return int(KEEP_FRACTION * free * site.processes)
 
 
-def static_terms(facts: Facts, site: Site) -> Terms:
-    """Costs by rule, of nothing but the number of parameters and the codec."""
-    codec = facts.storage.codec.rpartition(":")[2]
-    byte_ns = BYTE_NS.get(codec, USUAL_BYTE_NS) if facts.lazy else 0.0
-    point_ns = 10 + 3 * facts.varying + 0.15 * facts.varying**2
-    return Terms(point_ns, byte_ns, 0.0, TASK_MS[bool(site.workers)], Origin.STATIC)
-
-
-def tried_terms(runs: Sequence[DryRun], site: Site) -> Terms | None:
-    """Costs by dry runs, the middle one of the processes; None where all have failed."""
-    good = sorted((run for run in runs if not run.failure), key=lambda run: run.point_ns + run.byte_ns)
-    if not good:
-        return None
-    middle = good[len(good) // 2]
-    return Terms(middle.point_ns, middle.byte_ns, middle.wait, TASK_MS[bool(site.workers)], Origin.DRY_RUN)
-
-
 def decide(
     facts: Facts,
     wanted: Plan,
@@ -190,13 +172,12 @@ def decide(
     )
     kept = kept_each(keeps, site.processes)
     _require_least(footprint, kept, facts, site)
-    ahead = wanted.read_ahead
-    if ahead is None:
-        one = footprint.peak(1, True, kept) + site.used <= site.limit.budget
-        ahead = strategy == "streaming" and one
-    in_flight = _at_a_time(wanted.in_flight or _in_flight(footprint, site, ahead, kept), site)
-    load = Load(facts.points, facts.nbytes, in_flight * site.processes, site.cores)
+    fits = partial(_fits, footprint, kept, site)
+    in_flight, ahead = at_once(wanted, facts, site, terms, strategy == "streaming", fits)
+    load = _load(facts, site, in_flight)
     points = wanted.partition_points or partition_points(facts, terms, load, ahead)
+    partitions = -(-facts.points // points)
+    tasks = min(in_flight, -(-partitions // site.processes))
     later = load if strategy == "streaming" else replace(load, nbytes=0)
     pass_s = pass_seconds(terms, later, points, ahead)
     plan = Plan(
@@ -205,7 +186,7 @@ def decide(
         in_flight,
         ahead,
         points=facts.points,
-        partitions=-(-facts.points // points),
+        partitions=partitions,
         leaf_points=facts.leaf_points,
         block_points=facts.block_points,
         bytes_per_pass=facts.nbytes,
@@ -213,8 +194,8 @@ def decide(
         workers=site.workers,
         threads=in_flight * site.processes,
         limit=site.limit,
-        peak_bytes=footprint.peak(in_flight, ahead, kept),
-        client_bytes=client_peak(-(-facts.points // points), facts.varying),
+        peak_bytes=footprint.peak(tasks, ahead, kept),
+        client_bytes=client_peak(partitions, facts.varying),
         smallest_limit=math.ceil((site.used + footprint.peak(1, False, kept)) / site.limit.fraction),
         first_pass_s=pass_seconds(terms, load, points, ahead),
         pass_s=pass_s,
@@ -259,14 +240,41 @@ def _at_a_time(in_flight: int, site: Site) -> int:
     return min(in_flight, site.threads_each) if fixed else in_flight
 
 
-def _in_flight(footprint: Footprint, site: Site, ahead: bool, kept: int) -> int:
-    """Partitions at a time in one process: one for each thread, fewer where memory is short."""
-    fits = [
-        n
-        for n in range(1, site.threads_each + 1)
-        if site.used + footprint.peak(n, ahead, kept) <= site.limit.budget
-    ]
-    return max(fits, default=1)
+def at_once(
+    wanted: Plan,
+    facts: Facts,
+    site: Site,
+    terms: Terms,
+    streams: bool,
+    fits: Callable[[int, bool], bool],
+) -> tuple[int, bool]:
+    """Partitions at a time in a process, and whether they read ahead: what is quickest of what memory has room for.
+
+    Parameters
+    ----------
+    streams : whether every pass reads.
+    fits : whether so many at a time, reading ahead or not, do.
+    """
+    each = site.threads_each
+    most = each * MORE_THREADS if streams and site.flexible else each
+    counts = (
+        [_at_a_time(wanted.in_flight, site)]
+        if wanted.in_flight
+        else [*range(each, most + 1), *range(each - 1, 0, -1)]
+    )
+    aheads = ([False, True] if streams else [False]) if wanted.read_ahead is None else [wanted.read_ahead]
+    choices = [(n, ahead) for ahead in aheads for n in counts if fits(n, ahead)] or [(counts[-1], aheads[0])]
+    seconds = [body(terms, _load(facts, site, n), ahead) for n, ahead in choices]
+    # Memory and a core's time are spent only where they save something.
+    return next(c for c, s in zip(choices, seconds, strict=True) if s * WORTH <= min(seconds))
+
+
+def _load(facts: Facts, site: Site, in_flight: int) -> Load:
+    return Load(facts.points, facts.nbytes, in_flight * site.processes, site.cores, facts.leaf_points)
+
+
+def _fits(footprint: Footprint, kept: int, site: Site, in_flight: int, ahead: bool) -> bool:
+    return site.used + footprint.peak(in_flight, ahead, kept) <= site.limit.budget
 
 
 def _warnings(plan: Plan, facts: Facts, site: Site, wanted: Plan) -> list[str]:
@@ -290,5 +298,11 @@ def _warnings(plan: Plan, facts: Facts, site: Site, wanted: Plan) -> list[str]:
         found.append(
             f"memory for {plan.in_flight} of {site.threads_each} partitions at a time in a process: type smaller "
             "chunks where the data are opened, chunks={...}, or give the processes more memory"
+        )
+    if site.used + plan.peak_bytes > site.limit.budget and plan.smallest_limit <= site.limit.bytes:
+        found.append(
+            f"{plan.in_flight} partitions at a time need {format_bytes(site.used + plan.peak_bytes)} in a process, of "
+            f"{format_bytes(site.limit.budget)} that it may take: type fewer, plan=dfit.Plan(in_flight=...), or "
+            "leave it to dfit"
         )
     return found

@@ -23,8 +23,9 @@ from dfit.reduce.tree import Done
 
 # A read is tried once more where it was so short that the first one's imports and caches are most of it.
 SHORT_READ_S = 0.05
-# The kernel is timed so often: the first of a process pays for memory that it touches for the first time.
-ROUNDS = 3
+# The kernel is timed so often, after it has compiled: the first of a process pays for memory that it touches for
+# the first time. One that takes so long does not feel it, and would hold up the fit.
+ROUNDS, LONG_S = 3, 0.02
 LEAVES = 2  # that are summed, however many the chunks have
 
 
@@ -96,8 +97,11 @@ def _compute(job: Job, work: Work, held: Held, point: Point, constants: Mapping[
     leaves = leaves_of_work(work)
     rest = Done([range(min(leaves.start + LEAVES, leaves.stop), leaves.stop)])
     store, summing = {work.partition.index: held}, work.without_data()
-    took = []
-    for _ in range(1 + ROUNDS):  # the first compiles
+    took: list[float] = []
+    for k in range(1 + ROUNDS):
         report = summed(job, summing, point, constants, (), rest, store)
-        took.append(1e9 * report.compute_s / report.points)
-    return statistics.median(took[1:])
+        if k or not report.compilations:
+            took.append(1e9 * report.compute_s / report.points)
+            if report.compute_s > LONG_S:
+                break
+    return statistics.median(took)

@@ -175,7 +175,7 @@ class ClusterRunner:
         self._pieces.shorten(LONGEST_S)
 
     def try_out(self, job: Job, point: Point) -> list[DryRun]:
-        """Dry runs on all of the works, one in every worker; those that have not ended with the first half are left."""
+        """Dry runs on all of the works, one in every worker, which has compiled then."""
         from distributed import as_completed
 
         pulse, pieces = Pulse(self._client), self._pieces.all()
@@ -200,8 +200,6 @@ class ClusterRunner:
         try:
             for _, blob in pulse.results(as_completed(futures, loop=self._client.loop)):
                 found += [] if blob is None else [pickle.loads(blob)]
-                if 2 * len(found) >= len(futures):
-                    break
         finally:
             for future in futures:
                 future.release()

@@ -60,6 +60,12 @@ class Site:
         return self.client is not None or self.get in (None, dask.threaded.get, dask.local.get_sync)
 
     @property
+    def flexible(self) -> bool:
+        """Whether there may be more tasks at a time than threads are given: nobody has said how many."""
+        chosen = dask.config.get("num_workers", None) is not None
+        return self.client is None and self.get in (None, dask.threaded.get) and not chosen
+
+    @property
     def words(self) -> str:
         """'3 workers' or 'this process'."""
         return f"{self.workers} worker{'s' * (self.workers != 1)}" if self.workers else "this process"
