@@ -54,3 +54,16 @@ def chunk_partitions() -> Iterator[None]:
 
     with dask.config.set({"dfit.partition-bytes": "1 B"}):
         yield
+
+
+@pytest.fixture
+def leaf_a_chunk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leaves of 2,048 points and all schedulers, so that small data have many."""
+    monkeypatch.setattr("dfit.data.plan.LEAF_POINTS", 2048)
+    monkeypatch.setattr("dfit.data.first.LEAF_POINTS", 2048)
+
+
+@pytest.fixture
+def tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small data are tried, and remembered, as large ones are."""
+    monkeypatch.setattr("dfit.costing.TRY_ABOVE", 0)

@@ -15,38 +15,15 @@ import xarray as xr
 import dfit
 from dfit.plans import Plan
 from tests.one_task import Reads
+from tests.straight_lines import CHUNK, fitted, planned
 
-CHUNK, CHUNKS = 2048, 12
-START = {"a": 1.0, "b": 1.0}
+CHUNKS = 12
 
-
-def line(x, a, b):
-    return a + b * x
+pytestmark = pytest.mark.usefixtures("leaf_a_chunk")
 
 
 def reads(chunks: int = CHUNKS, **options: Any) -> Reads:
     return Reads(chunks, CHUNK, **options)
-
-
-def planned(data: xr.DataArray, **options: Any) -> Plan:
-    return dfit.plan(line, data, "x", p0=START, **options)
-
-
-def fitted(data: xr.DataArray, **options: Any) -> dfit.FitResult:
-    return dfit.fit(line, data, "x", p0=START, **{"warmup": False, **options})
-
-
-@pytest.fixture(autouse=True)
-def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leaves of one chunk, so that small data have many."""
-    monkeypatch.setattr("dfit.data.plan.LEAF_POINTS", CHUNK)
-    monkeypatch.setattr("dfit.data.first.LEAF_POINTS", CHUNK)
-
-
-@pytest.fixture
-def tried(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Small data are tried as large ones are."""
-    monkeypatch.setattr("dfit.costing.TRY_ABOVE", 0)
 
 
 WISHES = [Plan(), Plan(partition_points=5000), Plan("streaming", 3 * CHUNK, 1, False), Plan(in_flight=3)]
@@ -170,12 +147,12 @@ def test_a_plan_for_other_limits_is_made_anew() -> None:
 
 @pytest.mark.usefixtures("tried")
 def test_what_one_model_costs_is_not_believed_of_another() -> None:
-    def other(x, a, b):
-        return a - b * x
+    def other(x, offset_of_it, slope_of_it):
+        return offset_of_it - slope_of_it * x
 
     given = reads()
     plan = planned(given.y)
-    found = dfit.fit(other, given.y, "x", p0=START, warmup=False, plan=plan).plan
+    found = fitted(given.y, model=other, plan=plan).plan
     assert plan.workload and found.workload["model"] != plan.workload["model"]
     assert found.choices() == plan.choices()
 

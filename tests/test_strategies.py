@@ -14,32 +14,14 @@ import xarray as xr
 
 import dfit
 from dfit.plans import STRATEGIES
+from tests import straight_lines
 from tests.one_task import Reads
+from tests.straight_lines import CHUNK, fitted, same_bits
 
-CHUNK, CHUNKS = 2048, 12
-START = {"a": 1.0, "b": 1.0}
-
-
-def line(x, a, b):
-    return a + b * x
+CHUNKS = 12
 
 
-def fitted(data: xr.DataArray, **options: Any) -> dfit.FitResult:
-    return dfit.fit(line, data, "x", p0=START, **{"warmup": False, **options})
-
-
-def same_bits(first: dfit.FitResult, second: dfit.FitResult) -> bool:
-    numbers = [(found.best_values, found.chisqr, found.covar.tobytes()) for found in (first, second)]
-    return numbers[0] == numbers[1]
-
-
-@pytest.fixture
-def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leaves of one chunk, so that small data have many."""
-    monkeypatch.setattr("dfit.data.plan.LEAF_POINTS", CHUNK)
-
-
-@pytest.mark.usefixtures("small")
+@pytest.mark.usefixtures("leaf_a_chunk")
 @pytest.mark.parametrize("scheduler", [None, "threads", "synchronous"])
 @pytest.mark.parametrize("warmup", [False, dfit.Warmup(sample_points=4000)], ids=["cold", "warm"])
 def test_every_strategy_gives_the_same_bits(scheduler: str | None, warmup: Any) -> None:
@@ -60,14 +42,14 @@ def test_every_strategy_gives_the_same_bits(scheduler: str | None, warmup: Any) 
     assert same_bits(found["in_memory"], found["streaming"])
 
 
-@pytest.mark.usefixtures("small")
+@pytest.mark.usefixtures("leaf_a_chunk")
 def test_data_in_memory_and_in_chunks_are_fitted_by_the_same_strategy() -> None:
     found = fitted(Reads(CHUNKS, CHUNK).y.load())
     assert found.plan.strategy == "in_memory" and found.plan.reason == "the data are in memory"
     assert found.plan.bytes_per_pass == 0
 
 
-@pytest.mark.usefixtures("small")
+@pytest.mark.usefixtures("leaf_a_chunk")
 def test_configuration_says_the_strategy_and_the_call_overrides_it() -> None:
     given = Reads(CHUNKS, CHUNK)
     with dask.config.set({"dfit.strategy": "streaming"}):
@@ -118,7 +100,7 @@ def large() -> xr.DataArray:
 
 
 def planned(**options: Any) -> dfit.Plan:
-    return dfit.plan(line, large(), "x", p0=START, plan="static", **options)
+    return straight_lines.planned(large(), plan="static", **options)
 
 
 @pytest.fixture

@@ -1,0 +1,155 @@
+"""What finished fits leave for the plans of later ones, and what these make of it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import dask
+import pytest
+import xarray as xr
+
+import dfit
+from dfit.history import ledger
+from dfit.plans import Plan
+from dfit.store.row import Record
+from dfit.terms import Origin
+from tests.one_task import Reads
+from tests.straight_lines import CHUNK, fitted, planned, same_bits
+
+CHUNKS = 8
+WHOLE = Plan("streaming", CHUNK * CHUNKS, 1, False)
+
+pytestmark = pytest.mark.usefixtures("leaf_a_chunk", "tried")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Iterator[Path]:
+    """A history of its own."""
+    with dask.config.set({"dfit.history": str(tmp_path / "kept")}):
+        yield tmp_path / "kept"
+
+
+def records() -> list[Record]:
+    kept = ledger()
+    assert kept is not None
+    return kept.load()
+
+
+def test_a_fit_leaves_one_record_without_paths_values_or_names(folder: Path, tmp_path: Path) -> None:
+    given = Reads(CHUNKS, CHUNK).y.rename("signal_of_ours")
+    given.to_dataset().to_zarr(tmp_path / "private.zarr", encoding={"signal_of_ours": {"chunks": (CHUNK,)}})
+    stored = xr.open_zarr(tmp_path / "private.zarr").signal_of_ours
+    planned(stored)
+    assert not folder.exists()
+    found = fitted(stored, plan=WHOLE)
+    (record,) = records()
+    (file,) = folder.iterdir()
+    text = file.read_text()
+    assert text.count("\n") == 1
+    names = [
+        "private",
+        str(tmp_path),
+        os.sep + "tmp",
+        "signal_of_ours",
+        "secret_line",
+        "offset_of_it",
+        "lambda",
+    ]
+    assert [name for name in names if name in text] == []
+    values = [*found.best_values.values(), found.chisqr, *stored.values[:3], *found.covar.ravel()]
+    assert [value for value in values if f"{float(value)!r}"[:8] in text] == []
+    assert record.predicted_by == Origin.DRY_RUN and record.workload["store"] == "zarr"
+    assert record.settings["strategy"] == "streaming"
+    assert record.measured["passes"] == found.npasses and record.measured["pass_s"] > 0
+
+
+def test_small_fits_and_those_of_rules_leave_none(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fitted(Reads(CHUNKS, CHUNK).y, plan="static")
+    monkeypatch.setattr("dfit.costing.TRY_ABOVE", 1 << 22)
+    fitted(Reads(CHUNKS, CHUNK).y)
+    assert not folder.exists()
+
+
+def test_a_second_fit_goes_by_what_the_first_has_cost(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dfit.learning.OFF", 1e9)  # of so few points times say little
+    first = fitted(Reads(CHUNKS, CHUNK).y, strategy="cached")
+    second = fitted(Reads(CHUNKS, CHUNK).y, strategy="cached")
+    assert first.plan.terms.origin == Origin.DRY_RUN
+    assert second.plan.terms.origin == Origin.HISTORY and second.plan.origins["pass_s"] == "history"
+    assert second.plan.terms.point_ns == records()[0].measured["point_ns"]
+    assert same_bits(first, second) and len(records()) == 2
+
+
+def test_other_strategies_and_models_are_other_workloads(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dfit.learning.OFF", 1e9)
+    fitted(Reads(CHUNKS, CHUNK).y, strategy="cached")
+    assert planned(Reads(CHUNKS, CHUNK).y, strategy="cached").terms.origin == Origin.HISTORY
+    assert planned(Reads(CHUNKS, CHUNK).y, strategy="streaming").terms.origin == Origin.DRY_RUN
+    other = planned(
+        Reads(CHUNKS, CHUNK).y, strategy="cached", model=lambda x, offset_of_it, slope_of_it: 2 * x
+    )
+    assert other.terms.origin == Origin.DRY_RUN
+
+
+def test_a_history_that_a_dry_run_contradicts_is_not_followed(folder: Path) -> None:
+    first = fitted(Reads(CHUNKS, CHUNK).y, strategy="cached")
+    (record,) = records()
+    kept = ledger()
+    assert kept is not None
+    kept.clear()
+    wrong = {**record.measured, "point_ns": 1e6 * record.measured["point_ns"]}
+    kept.add(
+        Record(
+            **{name: getattr(record, name) for name in ("workload", "hardware", "about", "versions")},
+            settings=record.settings,
+            predicted=record.predicted,
+            predicted_by=record.predicted_by,
+            measured=wrong,
+        )
+    )
+    with pytest.warns(dfit.DfitWarning, match=r"contradicts a dry run.*dfit\.history\.clear") as told:
+        second = fitted(Reads(CHUNKS, CHUNK).y, strategy="cached")
+    assert len(told) == 1
+    assert second.plan.terms.origin == Origin.DRY_RUN and same_bits(first, second)
+
+
+@pytest.mark.parametrize("points", [0, 1 << 22], ids=["large", "small"])
+def test_a_setting_that_is_no_history_is_refused_before_anything_is_read(
+    points: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dfit.costing.TRY_ABOVE", points)
+    given = Reads(CHUNKS, CHUNK)
+    with dask.config.set({"dfit.history": 3}), pytest.raises(dfit.InputError, match=r"dfit\.history is 3"):
+        fitted(given.y)
+    assert given.numbers() == []
+
+
+def corrupt(folder: Path) -> None:
+    folder.mkdir()
+    (folder / f"run-{'1' * 32}.jsonl").write_bytes(b"{\x00 nothing")
+
+
+def in_the_way(folder: Path) -> None:
+    folder.write_text("a file")
+
+
+def of_another(folder: Path) -> None:
+    folder.mkdir()
+    os.chown(folder, 12345, 12345)
+
+
+@pytest.mark.parametrize("damage", [corrupt, in_the_way, of_another])
+def test_a_fit_goes_on_without_its_history_with_one_warning(damage: Any, folder: Path) -> None:
+    if damage is of_another and os.getuid() != 0:
+        pytest.skip("only root gives files away")
+    damage(folder)
+    with pytest.warns(dfit.DfitWarning) as told:
+        found = fitted(Reads(CHUNKS, CHUNK).y)
+    assert len([one for one in told if "history" in str(one.message)]) == len(told) == 1
+    assert found.plan.terms.origin == Origin.DRY_RUN
+    assert found.best_values["slope_of_it"] == pytest.approx(2, abs=0.01)
