@@ -63,6 +63,7 @@ class Facts:
     storage: Storage
     sample_points: int = 0
     checkpoint: bool = False
+    largest_chunk: int = 0
     traced: bool = True
 
     @property
@@ -165,10 +166,12 @@ def decide(
         If the user's limit is less than one partition needs.
     """
     keeps = facts.nbytes if strategy != "streaming" else 0
-    base = max((run.base_bytes for run in runs if not run.failure), default=None)
+    good = [run for run in runs if not run.failure]
+    base = max((run.base_bytes for run in good), default=None)
+    temporaries = max((run.temporary_bytes for run in good), default=0)
     kind = facts.storage.kind if facts.lazy else None
     footprint = footprint_of(
-        facts.chunk_bytes, facts.leaf_points, facts.varying, kind, base, client=not site.workers
+        facts.chunk_bytes, facts.leaf_points, facts.varying, kind, base, not site.workers, temporaries
     )
     kept = kept_each(keeps, site.processes)
     _require_least(footprint, kept, facts, site)
@@ -201,6 +204,7 @@ def decide(
         pass_s=pass_s,
         sample_points=facts.sample_points,
         terms=terms,
+        flops_per_point=max((run.flops_per_point for run in good), default=0.0),
         storage=f"{facts.storage.kind}, {facts.storage.codec}",
         reason=reason,
     )
@@ -263,7 +267,7 @@ def at_once(
         else [*range(each, most + 1), *range(each - 1, 0, -1)]
     )
     aheads = ([False, True] if streams else [False]) if wanted.read_ahead is None else [wanted.read_ahead]
-    choices = [(n, ahead) for ahead in aheads for n in counts if fits(n, ahead)] or [(counts[-1], aheads[0])]
+    choices = [(n, ahead) for n in counts for ahead in aheads if fits(n, ahead)] or [(counts[-1], aheads[0])]
     seconds = [body(terms, _load(facts, site, n), ahead) for n, ahead in choices]
     # Memory and a core's time are spent only where they save something.
     return next(c for c, s in zip(choices, seconds, strict=True) if s * WORTH <= min(seconds))

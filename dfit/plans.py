@@ -59,6 +59,8 @@ class Plan:
         Points of the warm-up before the first pass; 0 without one.
     terms : dfit.terms.Terms
         Costs that the plan follows from, and where they come from.
+    flops_per_point : float
+        Floating-point operations of the compiled kernel for a point; 0 where it has not been compiled.
     storage : str
         How the data are stored.
     reason : str
@@ -91,6 +93,7 @@ class Plan:
     confidence: float | None = None
     sample_points: int = 0
     terms: Terms | None = None
+    flops_per_point: float = 0.0
     storage: str = ""
     reason: str = ""
     warnings: tuple[str, ...] = ()

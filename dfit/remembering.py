@@ -43,6 +43,7 @@ def remember(prepared: Prepared) -> None:
         "bytes_per_point": prepared.domain.data.dtype.itemsize,
         "model_bytes": len(prepared.evaluator.job_for("normal").recipe.model),
         "block_points": plan.block_points,
+        "flops_per_point": plan.flops_per_point,
         "leaf_points": plan.leaf_points,
     }
     kept.add(

@@ -17,6 +17,7 @@ from dfit.limits import process_limit
 from dfit.reduce.allocator import resident_bytes
 from dfit.reduce.hardware import Hardware, hardware
 from dfit.reduce.job import Job, Point
+from dfit.reduce.kernels import kernel_for
 from dfit.reduce.reading import Held, bytes_read, process_name, read
 from dfit.reduce.task import leaves_of_work, summed
 from dfit.reduce.tree import Done
@@ -26,7 +27,6 @@ SHORT_READ_S = 0.05
 # The kernel is timed so often, after it has compiled: the first of a process pays for memory that it touches for
 # the first time. One that takes so long does not feel it, and would hold up the fit.
 ROUNDS, LONG_S = 3, 0.02
-LEAVES = 2  # that are summed, however many the chunks have
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,7 @@ class DryRun:
     hardware, limit : what it has; the limit in bytes, whose it is, and whether the system enforces it.
     idle_bytes, base_bytes : memory of the process before, and how much more it needs since, without the data.
     point_ns, byte_ns, wait : see `dfit.terms.Terms`.
+    temporary_bytes, flops_per_point : of the compiled kernel, see `Kernel`.
     failure : why there are no times, "" where there are.
     """
 
@@ -50,6 +51,8 @@ class DryRun:
     point_ns: float = 0.0
     byte_ns: float = 0.0
     wait: float = 0.0
+    temporary_bytes: int = 0
+    flops_per_point: float = 0.0
     failure: str = ""
 
 
@@ -75,12 +78,15 @@ def dry_run(
     except (DfitError, MemoryError, jax.errors.JaxRuntimeError) as error:
         return replace(here, failure=f"{type(error).__name__}: {error}")
     nbytes = bytes_read(work, held)
+    kernel = kernel_for(job.recipe, constants)
     data = sum(array.nbytes for arrays in held.arrays for array in arrays)
     return replace(
         here,
         base_bytes=max(0, resident_bytes()[0] - idle - data),
         point_ns=point_ns,
         byte_ns=1e9 * seconds / nbytes if nbytes else 0.0,
+        temporary_bytes=kernel.temporary_bytes,
+        flops_per_point=kernel.flops_per_point,
         wait=min(1.0, max(0.0, 1 - cpu / seconds)) if nbytes else 0.0,
     )
 
@@ -93,9 +99,9 @@ def _read(job: Job, work: Work, kept: Sequence[Any]) -> tuple[Held, float, float
 
 
 def _compute(job: Job, work: Work, held: Held, point: Point, constants: Mapping[str, np.ndarray]) -> float:
-    """Nanoseconds a point of the first leaves of a work that is in memory."""
+    """Nanoseconds a point of the first leaf of a work that is in memory."""
     leaves = leaves_of_work(work)
-    rest = Done([range(min(leaves.start + LEAVES, leaves.stop), leaves.stop)])
+    rest = Done([range(leaves.start + 1, leaves.stop)])
     store, summing = {work.partition.index: held}, work.without_data()
     took: list[float] = []
     for k in range(1 + ROUNDS):

@@ -1,8 +1,8 @@
 """Predicted memory of a process that sums, above what it takes idle when all is imported.
 
 A process holds, once: JAX, its compiler and the code of the kernels (the base), and the data kept between
-passes.  And for each task at a time: the decoded chunks of a leaf, the buffers of their codec, the aligned
-arrays of a leaf and the temporaries of a block; to these the chunks that it reads ahead.  The C library keeps
+passes.  And for each task at a time: the decoded chunks of a leaf, the buffers of their codec, and the
+aligned arrays of a leaf; to these the chunks that it reads ahead.  The C library keeps
 what a thread has freed for that thread, and stores decode in threads of their own, so that a task costs more
 than it holds at any moment: `COPIES` are fitted to resident memory as the kernel counts it, with one and two
 tasks at a time, chunks of 2 to 46 MiB and the workloads of ``tests.benchmarks.peak_memory``.
@@ -18,11 +18,11 @@ MIB = 1 << 20
 BASE_BYTES, BASE_COLUMN_BYTES = 85 * MIB, MIB
 # What the client compiles beside a kernel: the model's trial, the warm-up, the covariance.
 PROGRAMS_BYTES, PROGRAMS_COLUMN_BYTES = 56 * MIB, 4.5 * MIB
-# Decoded bytes of a task's chunks, so many times; the filters of HDF5 hold a chunk once more each.
-COPIES, HDF5_COPIES = 3.6, 7.9
+# What the C library keeps of reading a chunk, by its decoded bytes: buffers of codecs and copies, in the
+# arenas of several threads; the filters of HDF5 hold a chunk once more each.
+COPIES, HDF5_COPIES = 3.0, 7.0
 COPIES_AHEAD = 0.6  # reading ahead mostly uses again what is kept anyhow
 LEAF_ARRAYS = 4  # float64 arrays as long as a leaf: its slabs, and what converts them
-LARGEST_BLOCK = 1 << 15
 REPORT_BYTES = 2048  # of a partition, beside its nodes
 UNEVENNESS = 1.1
 
@@ -48,29 +48,34 @@ class Footprint:
 
 
 def footprint_of(
+    leaf_bytes: int,
     chunk_bytes: int,
     leaf_points: int,
     columns: int,
     kind: str | None,
     base: int | None = None,
     client: bool = False,
+    temporaries: int = 0,
 ) -> Footprint:
     """Footprint of a fit.
 
     Parameters
     ----------
-    chunk_bytes : decoded bytes of the chunks that a leaf is made of, of all arrays; the largest.
+    leaf_bytes : decoded bytes of the chunks that a leaf is made of, of all arrays; the largest.
+    chunk_bytes : of one chunk, of all arrays; the largest.
     leaf_points : of a padded leaf.
     columns : varying parameters.
     kind : of the store that tasks read, see `dfit.data.storage.Storage`; None where the data are in memory.
     base : as a dry run has measured it: resident memory after it, less that before and less the data.
     client : whether the tasks run in the client's process.
+    temporaries : bytes of the compiled kernel, as its compiler says; 0 where it is not known.
     """
-    task = leaf_points * 8 * LEAF_ARRAYS + (columns + 16) * 8 * LARGEST_BLOCK
+    task = leaf_points * 8 * LEAF_ARRAYS
     ahead = 0
     if kind is not None:
-        task += int((HDF5_COPIES if kind in ("netcdf", "hdf5") else COPIES) * chunk_bytes)
-        ahead = int(COPIES_AHEAD * chunk_bytes)
+        copies = HDF5_COPIES if kind in ("netcdf", "hdf5") else COPIES
+        task += leaf_bytes + int(copies * chunk_bytes)
+        ahead = int(COPIES_AHEAD * leaf_bytes)
     if base is None:
         base = _base(columns)
     return Footprint(base + client * _programs(columns), task, ahead)

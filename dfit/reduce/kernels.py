@@ -64,11 +64,18 @@ Box = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
 class Kernel:
-    """A compiled leaf kernel; `function` is what it compiles."""
+    """A compiled leaf kernel.
+
+    Attributes
+    ----------
+    function : what it compiles.
+    temporary_bytes, flops_per_point : as the compiler counts them, once it has compiled; 0 where it does not say.
+    """
 
     def __init__(self, recipe: Recipe, constants: Mapping[str, np.ndarray]) -> None:
         self.recipe = recipe
         self._traces = self._told = 0
+        self.temporary_bytes, self.flops_per_point = 0, 0.0
         self._ready = False
         self._model = Model.from_blob(recipe.model, constants)
         self._parameters: Parameters = cloudpickle.loads(recipe.parameters)
@@ -137,8 +144,19 @@ class Kernel:
         # Threads that meet here first would each compile.
         with self._lock:
             out = jax.tree.map(np.asarray, self._compiled(theta, leaf, scalars))
+            # The program that has just been compiled, and no other.
+            self._analyse(self._compiled.lower(theta, leaf, scalars).compile())
             self._ready = True
             return out
+
+    def _analyse(self, compiled: Any) -> None:
+        """Keep what the compiler says of a program, where it says something."""
+        memory, counts = compiled.memory_analysis(), compiled.cost_analysis()
+        if memory is not None:
+            self.temporary_bytes = int(memory.temp_size_in_bytes)
+        if counts is not None:
+            # A loop's body is counted once: it is a block.
+            self.flops_per_point = float(counts.get("flops", 0.0)) / self.recipe.layout.block
 
     def _placed(self, error: ModelError, theta: np.ndarray, leaf: Leaf, scalars: Scalars) -> ModelError:
         full = [float(v) for v in self._parameters.expand(theta, scalars.context[0])]
