@@ -65,11 +65,13 @@ def facts_of(
 ) -> Facts:
     per_point = bytes_per_point(cut.sources, domain.data.ndim)
     lazy = [source for source in cut.sources if source.array.chunks is not None]
+    largest = max(chunk.size for chunk in cut.chunks)
     return Facts(
         domain.data.size,
         sum(source.array.nbytes for source in lazy),
         per_point,
-        max(LEAF_POINTS, *(chunk.size for chunk in cut.chunks)) * per_point,
+        max(min(LEAF_POINTS, domain.data.size), largest) * per_point,
+        largest * per_point,
         cut.leaf,
         recipe.layout.block,
         varying,

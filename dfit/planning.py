@@ -44,7 +44,7 @@ class Facts:
     points : of the data.
     nbytes : of the chunked arrays, as decoded; 0 for data in memory.
     per_point : bytes that a point of a partition has.
-    chunk_bytes : of the chunks that make a leaf, of all arrays, the largest.
+    leaf_bytes, chunk_bytes : of the chunks that make a leaf, and of one, of all arrays; the largest.
     leaf_points, block_points : as fixed by chunks and model.
     varying : parameters.
     storage : of y.
@@ -56,6 +56,7 @@ class Facts:
     points: int
     nbytes: int
     per_point: int
+    leaf_bytes: int
     chunk_bytes: int
     leaf_points: int
     block_points: int
@@ -171,7 +172,14 @@ def decide(
     temporaries = max((run.temporary_bytes for run in good), default=0)
     kind = facts.storage.kind if facts.lazy else None
     footprint = footprint_of(
-        facts.chunk_bytes, facts.leaf_points, facts.varying, kind, base, not site.workers, temporaries
+        facts.leaf_bytes,
+        facts.chunk_bytes,
+        facts.leaf_points,
+        facts.varying,
+        kind,
+        base,
+        client=not site.workers,
+        temporaries=temporaries,
     )
     kept = kept_each(keeps, site.processes)
     _require_least(footprint, kept, facts, site)

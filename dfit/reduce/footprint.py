@@ -70,7 +70,7 @@ def footprint_of(
     client : whether the tasks run in the client's process.
     temporaries : bytes of the compiled kernel, as its compiler says; 0 where it is not known.
     """
-    task = leaf_points * 8 * LEAF_ARRAYS
+    task = leaf_points * 8 * LEAF_ARRAYS + temporaries
     ahead = 0
     if kind is not None:
         copies = HDF5_COPIES if kind in ("netcdf", "hdf5") else COPIES
