@@ -25,8 +25,8 @@ from dfit.reduce.tree import Done
 # A read is tried once more where it was so short that the first one's imports and caches are most of it.
 SHORT_READ_S = 0.05
 # The kernel is timed so often, after it has compiled: the first of a process pays for memory that it touches for
-# the first time. One that takes so long does not feel it, and would hold up the fit.
-ROUNDS, LONG_S = 3, 0.02
+# the first time, and another program may have the core meanwhile. Long ones would hold up the fit.
+ROUNDS, LEAST, LONG_S = 3, 2, 0.02
 
 
 @dataclass(frozen=True)
@@ -108,6 +108,6 @@ def _compute(job: Job, work: Work, held: Held, point: Point, constants: Mapping[
         report = summed(job, summing, point, constants, (), rest, store)
         if k or not report.compilations:
             took.append(1e9 * report.compute_s / report.points)
-            if report.compute_s > LONG_S:
-                break
-    return statistics.median(took)
+        if len(took) >= LEAST and report.compute_s > LONG_S:
+            break
+    return statistics.median_low(took)
