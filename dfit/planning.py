@@ -64,7 +64,6 @@ class Facts:
     storage: Storage
     sample_points: int = 0
     checkpoint: bool = False
-    largest_chunk: int = 0
     traced: bool = True
 
     @property
