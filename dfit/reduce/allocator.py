@@ -26,6 +26,7 @@ GIVE_BACK_ABOVE = 0.7
 
 _tuned = False
 _lock = threading.Lock()
+_idle: dict[str, int] = {}
 
 
 def tune_allocator() -> bool:
@@ -71,3 +72,13 @@ def reset_peak() -> None:
     clear = Path("/proc/self/clear_refs")
     if clear.exists():
         clear.write_text("5")
+
+
+def idle_bytes(fit: str) -> int:
+    """Resident memory of this process when a task of the fit first asked, from which its peak is counted."""
+    with _lock:
+        if fit not in _idle:
+            _idle.clear()
+            reset_peak()
+            _idle[fit] = resident_bytes()[0]
+        return _idle[fit]

@@ -22,7 +22,7 @@ from dfit.data.graph import Key, Work
 from dfit.data.loading import ALL_BITS, Loader
 from dfit.data.origin import origin
 from dfit.errors import DfitError, ReadFailed, WorkerError
-from dfit.reduce.allocator import tune_allocator
+from dfit.reduce.allocator import idle_bytes, tune_allocator
 from dfit.reduce.job import Job
 
 Arrays = list[list[np.ndarray]]
@@ -197,6 +197,7 @@ def loader_of(job: Job, work: Work, kept: Sequence[Any]) -> Loader:
     """Loader of a partition, from the values of the kept keys that it needs."""
     if job.tune:
         tune_allocator()
+    idle_bytes(job.fit)  # before anything is read
     values = dict(zip(work.needs, kept, strict=True))
     sources = [(role, time_axis) for role, _, time_axis in job.sources]
     return Loader(work, sources, values, job.validate != "none")

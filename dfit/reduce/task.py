@@ -22,7 +22,7 @@ from dfit.data.graph import Work
 from dfit.data.leaves import gather
 from dfit.data.plan import Partition, Segment, leaves_of
 from dfit.errors import ModelError, ReadFailed
-from dfit.reduce.allocator import reset_peak, resident_bytes
+from dfit.reduce.allocator import idle_bytes, resident_bytes
 from dfit.reduce.job import Job, Point
 from dfit.reduce.kernels import Kernel, as_sums, kernel_for
 from dfit.reduce.not_finite import first_point
@@ -97,18 +97,6 @@ class Report:
     failure: Failure | None = None
 
 
-_idle: dict[str, int] = {}
-
-
-def _idle_bytes(fit: str) -> int:
-    """Resident memory of this process when the fit's first task began."""
-    if fit not in _idle:
-        _idle.clear()
-        reset_peak()
-        _idle[fit] = resident_bytes()[0]
-    return _idle[fit]
-
-
 def accumulate(job: Job, work: Work, *operands: Any) -> Report:
     """`summed`, or the report of a failure that is neither the model's nor the data's."""
     try:
@@ -160,7 +148,7 @@ def summed(
     store : where this process keeps partitions in memory, if it does.
     shares : what chunks of the partition give to a sample meanwhile; those of skipped leaves give none.
     """
-    idle = _idle_bytes(job.fit)
+    idle = idle_bytes(job.fit)
     started = time.perf_counter()
     partition, form = work.partition, job.recipe.layout.form
     kernel = kernel_for(job.recipe, constants)
