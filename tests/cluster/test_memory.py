@@ -1,45 +1,113 @@
-"""The peak that is announced before the fit is not exceeded by the fit."""
+"""The memory that a plan predicts is what the fit takes, and a limit that it calls enough is enough."""
 
 from __future__ import annotations
 
-import logging
-import re
+import json
+import resource
+import subprocess
+import sys
+import warnings
+from pathlib import Path
 
 import dask
-import dask.utils
-import jax.numpy as jnp
+import dask.array as da
 import numpy as np
 import pytest
 import xarray as xr
 from distributed import Client, LocalCluster
 
 import dfit
+from tests.benchmarks.peak_memory import measured_apart
+from tests.benchmarks.workloads import build, decay
+
+ROOT = Path(__file__).parents[2]
+POINTS = 2_000_000
+MIB = 1 << 20
+
+HERE, ONE, TWO = "1 process, 2 threads", "1 worker, 2 threads", "2 workers, 1 thread"
+LONG = [
+    ("decay, zarr", "cached", ONE),
+    ("decay, zarr", "streaming", HERE),
+    ("decay, zarr in 2,000 chunks", "streaming", TWO),
+    ("decay, netcdf, float32", "streaming", ONE),
+    ("peaks, zarr", "cached", TWO),
+    ("rates, zarr", "streaming", TWO),
+]
 
 
-def model(t, a, tau, c):
-    return a * jnp.exp(-t / tau) + c
+@pytest.mark.parametrize(
+    ("name", "strategy", "place"),
+    [("decay, zarr", "streaming", ONE), *(pytest.param(*case, marks=pytest.mark.long) for case in LONG)],
+)
+def test_peak_is_predicted_within_a_third_and_memory_is_steady(tmp_path, name, strategy, place):
+    found = measured_apart(name, tmp_path, POINTS, strategy, place)
+    assert 1 <= found["ratio"] <= 1.3, found
+    assert found["variation"] < 0.1, found
+    assert 0 < found["told"] <= found["predicted"], found
 
 
-@pytest.mark.parametrize("partition", ["8 MiB", "64 MiB"])
-def test_measured_peak_stays_under_the_predicted_one(
-    caplog: pytest.LogCaptureFixture, partition: str, tmp_path
-) -> None:
-    n = 12_000_000
-    t = np.linspace(0, 10, n)
-    y = 3 * np.exp(-t / 2) + 1 + np.random.default_rng(1).normal(0, 0.1, n)
-    chunks = {"y": {"chunks": (500_000,)}, "t": {"chunks": (500_000,)}}
-    xr.Dataset({"y": ("i", y), "t": ("i", t)}).to_zarr(tmp_path / "d.zarr", zarr_format=2, encoding=chunks)
-    stored = xr.open_zarr(tmp_path / "d.zarr")
+def limited(folder: Path, limit: int) -> str:
+    """What this file prints as a program whose data segment the kernel limits, 0 for not at all."""
+    command = [sys.executable, "-m", "tests.cluster.test_memory", str(folder), str(limit)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout.splitlines()[-1]
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs a limit on the data segment")
+def test_fit_ends_well_under_the_smallest_limit_of_its_plan(tmp_path):
+    build("decay, zarr", tmp_path, POINTS)
+    smallest = int(limited(tmp_path, 0))
+    assert smallest < 2**30
+    found = json.loads(limited(tmp_path, smallest))
+    assert found["limit"] == smallest
+    assert found["tau"] == pytest.approx(2, abs=0.01)
+
+
+@pytest.mark.long
+def test_cached_data_as_many_as_may_be_are_not_spilled():
+    from dfit.planning import KEEP_FRACTION
+
+    limit, workers, chunk = 1 << 30, 2, 500_000
+    chunks = int(KEEP_FRACTION * 0.75 * limit * workers / (16 * chunk))
+    x, y = (
+        da.map_blocks(block, k, chunks=((chunk,) * chunks,), dtype=float, meta=np.empty(0)) for k in (0, 1)
+    )
+    data = xr.DataArray(y, {"x": ("point", x)}, ("point",))
     with (
-        LocalCluster(
-            n_workers=2, threads_per_worker=1, dashboard_address=":0", memory_limit="2GiB"
-        ) as cluster,
-        Client(cluster),
-        dask.config.set({"dfit.partition-bytes": partition}),
-        caplog.at_level(logging.INFO, "dfit"),
+        LocalCluster(workers, threads_per_worker=1, memory_limit=limit, dashboard_address=None) as cluster,
+        Client(cluster) as client,
     ):
-        result = dfit.fit(model, stored.y, {"t": stored.t}, p0=[2, 1, 0])
-    announced = re.search(r"predicted peak ([\d.]+ \w+) above", caplog.text)
-    assert announced is not None
-    assert 0 < result.run.peak_bytes <= dask.utils.parse_bytes(announced[1])
-    assert result.best_values["tau"] == pytest.approx(2, abs=5 * result.params["tau"].stderr)
+        found = dfit.fit(decay, data, "x", p0=[2, 5, 0])
+        spilled = client.run(lambda dask_worker: dask_worker.data.spilled_total.disk)
+        paused = client.run(lambda dask_worker: dask_worker.status.name)
+    assert found.plan.strategy == "cached"
+    assert set(spilled.values()) == {0}
+    assert set(paused.values()) == {"running"}
+    assert found.best_values["tau"] == pytest.approx(2, abs=0.01)
+
+
+def block(which: int, block_id=None) -> np.ndarray:
+    """A chunk of x, or of y."""
+    x = np.linspace(0, 10, 500_000)
+    noise = np.random.default_rng(block_id[0]).normal(0, 0.1, x.size)
+    return 5 * np.exp(-x / 2) + 1 + noise if which else x
+
+
+def main() -> None:
+    folder, limit = Path(sys.argv[1]), int(sys.argv[2])
+    if limit:
+        resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+    warnings.simplefilter("ignore")
+    work = build("decay, zarr", folder, POINTS)
+    call = {"coords": work.coords, "p0": work.p0, "strategy": "streaming"}
+    with dask.config.set(scheduler="threads", num_workers=2):
+        if not limit:
+            print(dfit.plan(work.model, work.data, **call).smallest_limit)
+            return
+        found = dfit.fit(work.model, work.data, **call)
+    print(json.dumps({"limit": found.plan.limit.bytes, "tau": found.best_values["tau"]}))
+
+
+if __name__ == "__main__":
+    main()

@@ -8,48 +8,53 @@ from dfit.reduce.footprint import Footprint, client_peak, footprint_of, kept_eac
 
 MIB = 1 << 20
 LEAF = 1 << 18
-# On workers, data read in every pass: MiB of a leaf's chunks, parameters, store, base as dry runs measured it,
+# On workers, data read in every pass: MiB of a leaf's chunks and of one, parameters, store, base as dry runs measured it,
 # tasks at a time, and the highest resident memory above the idle worker.
 MEASURED = [
-    (4.0, 3, "zarr", 80, 1, 101),
-    (15.3, 3, "zarr", 82, 1, 143),
-    (15.3, 3, "zarr", 82, 2, 208),
-    (3.8, 3, "netcdf", 78, 1, 112),
-    (3.8, 3, "netcdf", 78, 2, 151),
-    (7.6, 20, "zarr", 101, 1, 131),
-    (7.6, 20, "zarr", 101, 2, 175),
+    (3.8, 3.8, 3, "zarr", 80, 1, 101),
+    (4.0, 0.8, 3, "zarr", 88, 2, 97),
+    (2.0, 0.15, 3, "zarr", 84, 1, 92),
+    (2.0, 0.15, 3, "zarr", 84, 2, 96),
+    (15.3, 15.3, 3, "zarr", 82, 1, 143),
+    (15.3, 15.3, 3, "zarr", 82, 2, 208),
+    (3.8, 3.8, 3, "netcdf", 78, 1, 112),
+    (3.8, 3.8, 3, "netcdf", 78, 2, 151),
+    (7.6, 7.6, 20, "zarr", 101, 1, 131),
+    (7.6, 7.6, 20, "zarr", 101, 2, 175),
 ]
 
 
-@pytest.mark.parametrize(("chunk", "columns", "kind", "base", "tasks", "peak"), MEASURED)
-def test_prediction_is_one_to_1_3_times_what_was_measured(chunk, columns, kind, base, tasks, peak):
-    found = footprint_of(int(chunk * MIB), LEAF, columns, kind, base * MIB)
+@pytest.mark.parametrize(("leaf", "chunk", "columns", "kind", "base", "tasks", "peak"), MEASURED)
+def test_prediction_is_one_to_1_3_times_what_was_measured(leaf, chunk, columns, kind, base, tasks, peak):
+    found = footprint_of(int(leaf * MIB), int(chunk * MIB), LEAF, columns, kind, base * MIB)
     assert 1 <= found.peak(tasks, True, 0) / (peak * MIB) <= 1.3
 
 
 @pytest.mark.parametrize("kind", [None, "zarr", "netcdf"])
 def test_peak_grows_with_tasks_and_kept_data_and_by_nothing_else(kind):
-    found = footprint_of(8 * MIB, LEAF, 3, kind, 100)
+    found = footprint_of(8 * MIB, 8 * MIB, LEAF, 3, kind, 100)
     assert found.base == 100
     assert found.peak(3, False, 50) == 100 + 3 * found.task + 50
     assert found.peak(3, True, 50) == found.peak(3, False, 50) + 3 * found.ahead
 
 
 def test_data_in_memory_take_nothing_for_reading():
-    small, large = (footprint_of(size, LEAF, 3, None, 0) for size in (0, 1 << 30))
+    small, large = (footprint_of(size, size, LEAF, 3, None, 0) for size in (0, 1 << 30))
     assert small == large
     assert large.ahead == 0
 
 
 def test_chunks_of_hdf5_take_more_than_those_of_zarr():
-    zarr, netcdf, hdf5 = (footprint_of(8 * MIB, LEAF, 3, kind, 0) for kind in ("zarr", "netcdf", "hdf5"))
+    zarr, netcdf, hdf5 = (
+        footprint_of(8 * MIB, 8 * MIB, LEAF, 3, kind, 0) for kind in ("zarr", "netcdf", "hdf5")
+    )
     assert netcdf == hdf5
     assert netcdf.task > zarr.task
 
 
 def test_tasks_in_the_clients_process_pay_for_its_programs_too():
-    apart, together = (footprint_of(0, LEAF, 3, "zarr", 0, client=client) for client in (False, True))
-    assert together.base - apart.base == client_peak(0, 3) - footprint_of(0, LEAF, 3, "zarr").base
+    apart, together = (footprint_of(0, 0, LEAF, 3, "zarr", 0, client=client) for client in (False, True))
+    assert together.base - apart.base == client_peak(0, 3) - footprint_of(0, 0, LEAF, 3, "zarr").base
     assert together.task == apart.task
 
 
