@@ -13,7 +13,7 @@ import numpy as np
 from dfit.costing import costs_of, workload_of
 from dfit.data.domain import Domain
 from dfit.data.first import first_of
-from dfit.data.graph import Upstream
+from dfit.data.graph import Upstream, on_cluster
 from dfit.data.plan import (
     LEAF_POINTS,
     Chunk,
@@ -25,6 +25,7 @@ from dfit.data.plan import (
     sources_of,
 )
 from dfit.data.storage import storage_of
+from dfit.errors import InputError
 from dfit.model import Model
 from dfit.parameters import Parameters
 from dfit.planning import Facts, decide, fits_as_given, keep_room, strategy_of
@@ -99,6 +100,11 @@ def planned(
         get, client = (get if get is dask.local.get_sync else None), None
     limits = settings.memory_limit, settings.memory_fraction
     site = site_of(get, client, *limits)
+    if client is None and any(on_cluster(source.array.data) for source in cut.sources):
+        raise InputError(
+            "the data are persisted on a cluster, and the fit is to run in this process (by strategy='in_memory', or "
+            "dask's scheduler): type strategy='cached' where the client is in use, or data = data.compute()"
+        )
     strategy, reason = strategy_of(wanted.strategy, facts, site)
 
     def try_out() -> Sequence[DryRun]:

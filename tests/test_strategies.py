@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import dask
@@ -13,9 +15,10 @@ import pytest
 import xarray as xr
 
 import dfit
-from dfit.plans import STRATEGIES
+from dfit.plans import STRATEGIES, Plan
 from tests import straight_lines
 from tests.one_task import Reads
+from tests.resumed import differences, stop_and_go
 from tests.straight_lines import CHUNK, fitted, same_bits
 
 CHUNKS = 12
@@ -63,6 +66,30 @@ def test_configuration_says_the_strategy_and_the_call_overrides_it() -> None:
         ),
     ):
         fitted(given.y)
+
+
+@pytest.mark.usefixtures("leaf_a_chunk")
+@pytest.mark.parametrize("at", ["on_partition", "callback"])
+def test_a_fit_goes_on_by_another_strategy_and_plan_with_the_same_bits(at: str, tmp_path: Path) -> None:
+    given = Reads(CHUNKS, CHUNK)
+    wanted = itertools.cycle(
+        [
+            Plan("streaming", CHUNK, 1, False),
+            Plan("cached", 5 * CHUNK),
+            Plan("in_memory"),
+            Plan("streaming", 3 * CHUNK),
+        ]
+    )
+    used = []
+
+    def run(**options: Any) -> dfit.FitResult:
+        used.append(next(wanted))
+        return fitted(given.y, plan=used[-1], **options)
+
+    found, stops = stop_and_go(run, tmp_path / "kept", at=at)
+    assert stops > 1 and len(used) == stops + 1
+    assert differences(found, fitted(given.y)) == []
+    assert found.plan.strategy == used[-1].strategy
 
 
 @pytest.mark.parametrize("strategy", ["STANDARD", "chunked", "", 1, True])

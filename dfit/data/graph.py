@@ -114,6 +114,11 @@ def is_future(node: Any) -> bool:
     return not isinstance(node, GraphNode) and hasattr(node, "add_done_callback")
 
 
+def on_cluster(array: Any) -> bool:
+    """Whether blocks of an array are persisted on a cluster."""
+    return isinstance(array, dask.array.Array) and any(is_future(node) for _, node in _written_out(array))
+
+
 def _written_out(array: dask.array.Array) -> Iterator[tuple[Any, Any]]:
     """Nodes of the layers that are plain mappings, as those of persisted arrays are."""
     graph = array.__dask_graph__()

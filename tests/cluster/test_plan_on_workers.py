@@ -1,0 +1,151 @@
+"""Plans and strategies on worker processes: what is planned is done, with the bits of this process."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import dask
+import dask.array as da
+import numpy as np
+import pytest
+import xarray as xr
+from distributed import Client, LocalCluster
+
+import dfit
+from dfit.plans import Plan
+from dfit.terms import Origin
+from tests.cluster.faults import POINTS, bits, decay, slow_data
+
+CHUNKS = 12
+
+
+@pytest.fixture(autouse=True)
+def a_leaf_for_each_chunk(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dfit.data.plan.LEAF_POINTS", POINTS)
+    monkeypatch.setattr("dfit.data.first.LEAF_POINTS", POINTS)
+
+
+OPTIONS: dict[str, Any] = {"p0": [2, 1, 0], "warmup": False, "retries": 0}
+
+
+def fitted(y: xr.DataArray, **options: Any) -> dfit.FitResult:
+    return dfit.fit(decay, y, "time", **OPTIONS | options)
+
+
+def planned(y: xr.DataArray, **options: Any) -> Plan:
+    return dfit.plan(decay, y, "time", **OPTIONS | options)
+
+
+@pytest.fixture(scope="module")
+def here() -> Iterator[dfit.FitResult]:
+    """The fit in this process."""
+    with pytest.MonkeyPatch.context() as patch, dask.config.set(scheduler="synchronous"):
+        patch.setattr("dfit.data.plan.LEAF_POINTS", POINTS)
+        yield fitted(slow_data(0, CHUNKS))
+
+
+@pytest.mark.parametrize("strategy", ["in_memory", "cached", "streaming"])
+def test_every_strategy_runs_as_planned_with_the_bits_of_this_process(
+    strategy: str, client: Client, here: dfit.FitResult
+) -> None:
+    y = slow_data(0, CHUNKS)
+    plan = planned(y, strategy=strategy, plan=Plan(partition_points=3 * POINTS))
+    found = fitted(y, plan=plan)
+    assert bits(found) == bits(here)
+    assert found.plan == plan
+    workers = 0 if strategy == "in_memory" else 2
+    assert (plan.strategy, plan.partitions, plan.workers) == (strategy, CHUNKS // 3, workers)
+    assert (plan.limit.source == "worker memory_limit") == (workers > 0)
+    assert found.partitions.sizes["partition"] == CHUNKS // 3
+    passes = found.npasses if strategy == "streaming" else 1
+    assert found.run.bytes_read == passes * plan.bytes_per_pass == passes * y.nbytes
+
+
+@pytest.mark.parametrize("strategy", [None, "cached", "streaming"])
+def test_data_persisted_on_workers_are_fitted_there(
+    strategy: str | None, client: Client, here: dfit.FitResult, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dfit.costing.TRY_ABOVE", 0)
+    y = slow_data(0, CHUNKS).persist()
+    found = fitted(y, strategy=strategy)
+    assert bits(found) == bits(here)
+    assert found.plan.strategy == (strategy or "cached")
+    assert found.plan.terms.origin == Origin.DRY_RUN
+
+
+def test_data_persisted_on_workers_are_not_fitted_in_this_process(client: Client) -> None:
+    y = slow_data(0, CHUNKS).persist()
+    with pytest.raises(dfit.InputError, match=r"persisted on a cluster.*type strategy='cached'"):
+        planned(y, strategy="in_memory")
+    with dask.config.set(scheduler="threads"), pytest.raises(dfit.InputError, match="persisted on a cluster"):
+        planned(y)
+
+
+def test_costs_are_tried_on_the_workers(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dfit.costing.TRY_ABOVE", 0)
+    slow, quick = (planned(slow_data(read_s, CHUNKS)).terms for read_s in (0.3, 0))
+    assert slow.origin == quick.origin == Origin.DRY_RUN
+    assert slow.byte_ns > 3 * quick.byte_ns
+    assert slow.wait > 0.5
+
+
+def test_tasks_that_take_long_are_cut_on_workers(
+    client: Client, here: dfit.FitResult, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dfit.reduce.cluster.LONGEST_S", 1e-6)
+    whole = Plan("streaming", CHUNKS * POINTS)
+    found = fitted(slow_data(0, CHUNKS), plan=whole)
+    assert bits(found) == bits(here)
+    assert found.faults.tasks == 1 + (found.npasses - 1) * CHUNKS
+    kept = fitted(slow_data(0, CHUNKS), plan=Plan("cached", CHUNKS * POINTS))
+    assert bits(kept) == bits(here) and kept.faults.tasks == kept.npasses
+
+
+@pytest.mark.parametrize(("limit", "strategy"), [("1GiB", "streaming"), ("3GiB", "cached")])
+def test_memory_of_a_worker_changes_the_decision(limit: str, strategy: str) -> None:
+    y = xr.DataArray(da.zeros((64, 1 << 20), chunks=(1, -1)), dims=("time", "i"))
+    y = y.assign_coords(time=np.arange(64.0))
+    cluster = LocalCluster(
+        n_workers=1, threads_per_worker=2, processes=False, dashboard_address=":0", memory_limit=limit
+    )
+    with cluster, Client(cluster):
+        plan = planned(y, plan="static")
+        assert (plan.strategy, plan.workers, plan.threads) == (strategy, 1, 2)
+        assert planned(y, plan="static", memory_limit="900 MiB").strategy == "streaming"
+
+
+def deadly_block(folder: Path, block_id: Any = None) -> np.ndarray:
+    """A chunk that ends the first process that reads it."""
+    try:
+        (folder / "read").touch(exist_ok=False)
+    except FileExistsError:
+        return slow_data(0, CHUNKS).data.blocks[block_id].compute(scheduler="synchronous")
+    os._exit(1)
+
+
+@pytest.mark.long
+def test_a_worker_killed_in_the_dry_run_costs_no_fit(
+    tmp_path: Path, here: dfit.FitResult, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dfit.costing.TRY_ABOVE", 0)
+    plain = slow_data(0, CHUNKS)
+    y = plain.copy(
+        data=da.map_blocks(deadly_block, tmp_path, chunks=plain.chunks, dtype=float, meta=np.empty((0, 0)))
+    )
+    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as cluster, Client(cluster):
+        found = fitted(y)
+    assert (tmp_path / "read").exists()
+    assert bits(found) == bits(here)
+    assert found.plan.terms.origin == Origin.DRY_RUN
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("strategy", [None, "in_memory"])
+def test_processes_of_dask_give_the_same_bits(strategy: str | None, here: dfit.FitResult) -> None:
+    with dask.config.set(scheduler="processes", num_workers=2):
+        found = fitted(slow_data(0, CHUNKS), strategy=strategy)
+    assert bits(found) == bits(here)
+    assert found.plan.strategy == (strategy or "streaming")
