@@ -22,7 +22,7 @@ PROGRAMS_BYTES, PROGRAMS_COLUMN_BYTES = 56 * MIB, 4.5 * MIB
 # arenas of several threads; the filters of HDF5 hold a chunk once more each.
 COPIES, HDF5_COPIES = 3.0, 7.0
 COPIES_AHEAD = 0.6  # reading ahead mostly uses again what is kept anyhow
-LEAF_ARRAYS = 4  # float64 arrays as long as a leaf: its slabs, and what converts them
+LEAF_ARRAYS = 3  # float64 arrays as long as a leaf: its slabs, beside those that the base has already
 REPORT_BYTES = 2048  # of a partition, beside its nodes
 UNEVENNESS = 1.1
 

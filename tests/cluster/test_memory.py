@@ -21,8 +21,7 @@ from tests.benchmarks.peak_memory import measured_apart
 from tests.benchmarks.workloads import build, decay
 
 ROOT = Path(__file__).parents[2]
-POINTS = 2_000_000
-MIB = 1 << 20
+POINTS = 4_000_000
 
 HERE, ONE, TWO = "1 process, 2 threads", "1 worker, 2 threads", "2 workers, 1 thread"
 LONG = [
