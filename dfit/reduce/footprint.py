@@ -23,6 +23,7 @@ PROGRAMS_BYTES, PROGRAMS_COLUMN_BYTES = 56 * MIB, 4.5 * MIB
 COPIES, HDF5_COPIES = 3.0, 7.0
 COPIES_AHEAD = 0.6  # reading ahead mostly uses again what is kept anyhow
 LEAF_ARRAYS = 3  # float64 arrays as long as a leaf: its slabs, beside those that the base has already
+LEAST_TASK_BYTES = 4 * MIB  # a thread's own share of the C library's memory, however small the leaves
 REPORT_BYTES = 2048  # of a partition, beside its nodes
 UNEVENNESS = 1.1
 
@@ -70,7 +71,7 @@ def footprint_of(
     client : whether the tasks run in the client's process.
     temporaries : bytes of the compiled kernel, as its compiler says; 0 where it is not known.
     """
-    task = leaf_points * 8 * LEAF_ARRAYS + temporaries
+    task = max(leaf_points * 8 * LEAF_ARRAYS, LEAST_TASK_BYTES) + temporaries
     ahead = 0
     if kind is not None:
         copies = HDF5_COPIES if kind in ("netcdf", "hdf5") else COPIES
