@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from dfit.plans import Plan
 from dfit.store.row import Record
 from dfit.terms import Origin
 from tests.one_task import Reads
+from tests.small_disk import mounted
 from tests.straight_lines import CHUNK, fitted, planned, same_bits
 
 CHUNKS = 8
@@ -153,3 +155,19 @@ def test_a_fit_goes_on_without_its_history_with_one_warning(damage: Any, folder:
     assert len([one for one in told if "history" in str(one.message)]) == len(told) == 1
     assert found.plan.terms.origin == Origin.DRY_RUN
     assert found.best_values["slope_of_it"] == pytest.approx(2, abs=0.01)
+
+
+@pytest.mark.parametrize("full", [True, False], ids=["full", "read-only"])
+def test_a_fit_goes_on_where_its_history_cannot_be_written(full: bool, tmp_path: Path) -> None:
+    with mounted(tmp_path / "disk", "size=64k") as disk, dask.config.set({"dfit.history": str(disk)}):
+        before = fitted(Reads(CHUNKS, CHUNK).y, strategy="cached")
+        if full:
+            with pytest.raises(OSError), (disk / "filler").open("wb", buffering=0) as file:
+                while True:
+                    file.write(bytes(4096))
+        else:
+            subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
+        with pytest.warns(dfit.DfitWarning, match="cannot be kept") as told:
+            found = fitted(Reads(CHUNKS, CHUNK).y, strategy="streaming")
+        assert len(told) == 1 and len(records()) == 1
+    assert same_bits(found, before) and found.plan.terms.origin == Origin.DRY_RUN

@@ -62,6 +62,13 @@ def test_fit_without_a_plan_makes_the_same_one() -> None:
     assert (found.plan.partitions, found.plan.terms) == (plan.partitions, plan.terms)
 
 
+def test_a_warm_up_is_planned_for() -> None:
+    cold, warm = planned(reads().y), planned(reads().y, warmup=dfit.Warmup(sample_points=4000))
+    assert (cold.sample_points, warm.sample_points) == (0, 4000)
+    assert "on 4,000 points first" in repr(warm)
+    assert warm.choices() == cold.choices()
+
+
 @pytest.mark.parametrize("points", [CHUNK, 4 * CHUNK, 10**9])
 def test_partitions_have_the_points_that_the_plan_says(points: int) -> None:
     found = fitted(reads().y, plan=Plan(partition_points=points))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from distributed import Client, LocalCluster
 import dfit
 from dfit.plans import Plan
 from dfit.terms import Origin
-from tests.cluster.faults import POINTS, bits, decay, slow_data
+from tests.cluster.faults import POINTS, bits, block, decay, slow_data
 
 CHUNKS = 12
 
@@ -115,6 +116,33 @@ def test_memory_of_a_worker_changes_the_decision(limit: str, strategy: str) -> N
         plan = planned(y, plan="static")
         assert (plan.strategy, plan.workers, plan.threads) == (strategy, 1, 2)
         assert planned(y, plan="static", memory_limit="900 MiB").strategy == "streaming"
+
+
+_reading: list[int] = []
+
+
+def watched_block(block_info: Any = None) -> np.ndarray:
+    """A chunk; `_reading` has how many are read at the same time whenever one is."""
+    k = block_info[None]["chunk-location"][0]
+    _reading.append(1)
+    time.sleep(0.02)
+    _reading.append(-1)
+    return block(0, (k,))
+
+
+@pytest.mark.parametrize(("wanted", "most"), [(1, 1), (None, 3), (5, 3)])
+def test_threads_of_a_worker_sum_as_many_partitions_as_planned(wanted: int | None, most: int) -> None:
+    plain = slow_data(0, CHUNKS)
+    y = plain.copy(data=da.map_blocks(watched_block, chunks=plain.chunks, dtype=float, meta=np.empty((0, 0))))
+    cluster = LocalCluster(n_workers=1, threads_per_worker=3, processes=False, dashboard_address=":0")
+    with cluster, Client(cluster):
+        plan = planned(y, plan=Plan("streaming", POINTS, wanted, False))
+        assert (plan.in_flight, plan.threads) == (most, most)
+        _reading.clear()
+        assert fitted(y, plan=plan).plan == plan
+    assert len(_reading) >= 2 * CHUNKS
+    at_once = max(np.cumsum(_reading))
+    assert at_once == 1 if most == 1 else 1 < at_once <= most
 
 
 def deadly_block(folder: Path, block_id: Any = None) -> np.ndarray:
