@@ -86,6 +86,11 @@ class Bench:
         w = self.workload
         return {"model": w.model, "data": w.data, "coords": w.coords, "p0": w.p0, "warmup": False}
 
+    @property
+    def usual(self) -> dfit.Plan:
+        """By rules: a task for every thread."""
+        return dfit.plan(**self.call, plan="static", strategy=self.strategy)
+
     def planned(self, wanted: dfit.Plan) -> dfit.Plan:
         """The complete plan of some choices, so that a fit spends no time on planning."""
         return dfit.plan(**self.call, plan=wanted)
@@ -131,20 +136,19 @@ def _copied(history: Path, folder: Path) -> Iterator[Path]:
 
 def grid(bench: Bench, tasks: Sequence[int] = TASKS) -> dict[str, dfit.Plan]:
     """Settings that the oracle knows, by what they say."""
-    auto = bench.planned(dfit.Plan(bench.strategy))
-    each = max(1, auto.threads // max(auto.workers, 1))
-    lazy = auto.bytes_per_pass > 0
-    strategies: tuple[str, ...] = ("streaming",) if bench.strategy else ("in_memory",)
-    if lazy and not bench.strategy:
-        strategies = ("in_memory", "cached")
-    counts = sorted({1, each})
+    usual = bench.usual
+    each, processes = usual.threads // max(usual.workers, 1), max(usual.workers, 1)
+    lazy, streamed = usual.bytes_per_pass > 0, bench.strategy is not None
+    # Where data are kept reading is done once, and not worth more of the grid.
+    counts = (each, 1, 2 * each) if streamed else (each, 1) if not lazy else (each,)
+    strategies = ("streaming",) if streamed else ("in_memory", "cached") if lazy else ("in_memory",)
     wanted = [
-        dfit.Plan(strategy, -(-auto.points // (k * n * max(auto.workers, 1))), n, ahead)
-        for strategy, k, n, ahead in product(strategies, tasks, counts, (False, True))
-        if (lazy or not ahead) and (bench.strategy or not lazy or n == each)
+        dfit.Plan(strategy, -(-usual.points // (k * n * processes)), n, ahead)
+        for strategy, n, ahead, k in product(strategies, counts, (False, True)[: 1 + lazy], tasks)
+        if n == each or k == tasks[len(tasks) // 2]
     ]
-    if lazy and not bench.strategy:
-        wanted.append(dfit.Plan("streaming", auto.partition_points, each, True))
+    if lazy and not streamed:
+        wanted.append(dfit.Plan("streaming", usual.partition_points, each, True))
     return {words(plan): plan for plan in map(bench.planned, wanted)}
 
 
@@ -156,12 +160,12 @@ def words(plan: dfit.Plan) -> str:
 
 def naive(bench: Bench) -> dfit.Plan:
     """As a plain map over dask's chunks; data in memory in as many parts as there are threads."""
-    auto = bench.planned(dfit.Plan(bench.strategy))
-    data = bench.workload.data
+    usual, data = bench.usual, bench.workload.data
+    each = usual.threads // max(usual.workers, 1)
     if not isinstance(data, xr.DataArray) or data.chunks is None:
-        return bench.planned(dfit.Plan("in_memory", -(-auto.points // auto.threads), None, False))
+        return bench.planned(dfit.Plan("in_memory", -(-usual.points // usual.threads), each, False))
     points = int(np.prod([sizes[0] for sizes in data.chunks]))
-    return bench.planned(dfit.Plan("streaming", points, None, False))
+    return bench.planned(dfit.Plan("streaming", points, each, False))
 
 
 def measure(
@@ -254,7 +258,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=0, help="processes of a LocalCluster; 0: threads")
     parser.add_argument("--only", choices=tuple(KINDS), action="append")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--quick", action="store_true", help="3 rounds: does it run at all")
+    parser.add_argument("--quick", action="store_true", help="few rounds and settings: does it run at all")
     asked = parser.parse_args()
     warnings.simplefilter("ignore")
     logging.getLogger("dfit").setLevel(logging.ERROR)
@@ -270,7 +274,8 @@ def main() -> None:
             folder = Path(scratch) / str(number)
             folder.mkdir()
             bench = Bench(workload, "streaming" if name in STREAMED else None, folder)
-            found[name], history = measure(bench, 3 if asked.quick else asked.rounds, rng)
+            small = {"rounds": 2, "tasks": (4,)} if asked.quick else {"rounds": asked.rounds}
+            found[name], history = measure(bench, rng=rng, **small)
             grown.append(history)
             show(bench, found[name], rng)
         summary(found, rng)
