@@ -28,6 +28,7 @@ from dfit.data.storage import storage_of
 from dfit.errors import InputError
 from dfit.model import Model
 from dfit.parameters import Parameters
+from dfit.plan_warnings import as_of_now, warnings_of
 from dfit.planning import Facts, decide, fits_as_given, keep_room, strategy_of
 from dfit.plans import Plan
 from dfit.reduce.calibrate import DryRun
@@ -120,10 +121,11 @@ def planned(
 
     workload = workload_of(job.recipe, domain, facts, strategy, len(parameters.varying))
     if fits_as_given(wanted, facts, site) and wanted.workload in ({}, workload):
-        return site, wanted
+        return site, as_of_now(wanted, facts)
     costs = costs_of(facts, workload, site, try_out, settings.plan == "static", history)
     plan = decide(facts, wanted.choices(), strategy, reason, site, costs.terms, costs.runs, costs.reliability)
-    return site, replace(plan, workload=costs.workload, hardware=costs.hardware)
+    told = warnings_of(plan, facts, site, wanted)
+    return site, replace(plan, warnings=told, workload=costs.workload, hardware=costs.hardware)
 
 
 def as_planned(job: Job, plan: Plan, site: Site) -> Job:

@@ -12,7 +12,7 @@ import dask.local
 from dask.utils import format_bytes
 
 from dfit.cost import Load, best_partition, body, pass_seconds
-from dfit.data.storage import Storage, lock_advice
+from dfit.data.storage import Storage
 from dfit.errors import InputError, warn
 from dfit.learning import Reliability
 from dfit.limits import require_room, rounded_up
@@ -28,11 +28,8 @@ KEEP_FRACTION = 0.53
 # Without costs: some 0.2 s of work, against 2 ms that a task costs client and scheduler.
 PARTITION_BYTES = 256 << 20
 TASKS_PER_THREAD = 4  # fewer leave threads idle at the end of a pass
-# A fit of so many minutes is worth a checkpoint; it takes so many passes, after a warm-up and without one.
-LONG_S, PASSES_AFTER_WARMUP, PASSES = 1800.0, 3, 12
 # Threads that wait for a store are no load: there may be so many more. What saves less than 5 % is not done.
 MORE_THREADS, WORTH = 4, 0.95
-LONG_TO_WAIT_S = 30.0  # shorter fits need no advice
 
 
 @dataclass(frozen=True)
@@ -153,7 +150,7 @@ def decide(
     runs: Sequence[DryRun] = (),
     reliability: Reliability | None = None,
 ) -> Plan:
-    """The whole plan.
+    """The whole plan, but for its warnings.
 
     Parameters
     ----------
@@ -219,7 +216,7 @@ def decide(
     if reliability is not None and reliability.interval is not None:
         low, high = reliability.interval
         plan = replace(plan, interval_s=(low * pass_s, high * pass_s), confidence=reliability.confidence)
-    return replace(plan, warnings=tuple(_warnings(plan, facts, site, wanted)))
+    return plan
 
 
 def partition_points(facts: Facts, terms: Terms, load: Load, read_ahead: bool) -> int:
@@ -287,34 +284,3 @@ def _load(facts: Facts, site: Site, in_flight: int) -> Load:
 
 def _fits(footprint: Footprint, kept: int, site: Site, in_flight: int, ahead: bool) -> bool:
     return site.used + footprint.peak(in_flight, ahead, kept) <= site.limit.budget
-
-
-def _warnings(plan: Plan, facts: Facts, site: Site, wanted: Plan) -> list[str]:
-    found = []
-    passes = PASSES_AFTER_WARMUP if facts.sample_points else PASSES
-    seconds = plan.first_pass_s + (passes - 1) * plan.pass_s
-    if seconds > LONG_S and not facts.checkpoint:
-        found.append(
-            f"this fit is predicted to take {seconds / 60:.0f} minutes ({passes} passes): type checkpoint='fit.ckpt', "
-            "and after any kill the same call goes on from there"
-        )
-    advice = lock_advice(facts.storage, plan.in_flight or 1)
-    if advice is not None and plan.strategy == "streaming":
-        found.append(advice)
-    if not facts.traced and (plan.in_flight or 1) > 1 and seconds > LONG_TO_WAIT_S:
-        found.append(
-            "the model is plain Python, of which one thread of a process runs at a time: type "
-            "from dask.distributed import Client; Client(processes=True, threads_per_worker=1)"
-        )
-    if wanted.in_flight is None and (plan.in_flight or 1) < site.threads_each:
-        found.append(
-            f"memory for {plan.in_flight} of {site.threads_each} partitions at a time in a process: type smaller "
-            "chunks where the data are opened, chunks={...}, or give the processes more memory"
-        )
-    if site.used + plan.peak_bytes > site.limit.budget and plan.smallest_limit <= site.limit.bytes:
-        found.append(
-            f"{plan.in_flight} partitions at a time need {format_bytes(site.used + plan.peak_bytes)} in a process, of "
-            f"{format_bytes(site.limit.budget)} that it may take: type fewer, plan=dfit.Plan(in_flight=...), or "
-            "leave it to dfit"
-        )
-    return found

@@ -25,6 +25,7 @@ LAYERS = (
         "asking",
         "costing",
         "planned",
+        "plan_warnings",
         "planning",
         "plans",
         "remembering",

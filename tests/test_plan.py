@@ -67,6 +67,7 @@ def test_a_warm_up_is_planned_for() -> None:
     assert (cold.sample_points, warm.sample_points) == (0, 4000)
     assert "on 4,000 points first" in repr(warm)
     assert warm.choices() == cold.choices()
+    assert fitted(reads().y, plan=warm).plan.sample_points == 0  # as that call has none
 
 
 @pytest.mark.parametrize("points", [CHUNK, 4 * CHUNK, 10**9])
@@ -205,11 +206,13 @@ def test_a_long_fit_is_told_to_keep_a_checkpoint(
 ) -> None:
     given = reads()
     assert not any("checkpoint" in text for text in planned(given.y).warnings)
-    monkeypatch.setattr("dfit.planning.LONG_S", 1e-9)
+    monkeypatch.setattr("dfit.plan_warnings.LONG_S", 1e-9)
     (text,) = planned(given.y).warnings
     assert "predicted to take" in text and "type checkpoint='fit.ckpt'" in text
     assert caplog.records[-1].levelno == logging.WARNING and caplog.records[-1].getMessage() == text
     assert planned(given.y, checkpoint=tmp_path / "kept").warnings == ()
+    assert fitted(given.y, plan=planned(given.y)).plan.warnings == (text,)
+    assert fitted(given.y, plan=planned(given.y), checkpoint=tmp_path / "kept").plan.warnings == ()
 
 
 @pytest.mark.parametrize(("compressed", "threads"), [(True, 4), (True, 1), (False, 4)])
