@@ -40,13 +40,14 @@ _readers = threading.local()
 class Held(NamedTuple):
     """A partition in memory: its chunks' arrays, the sums over their content, and what reading them took.
 
-    ``retries``: reads that were tried again.  ``failure``: why there are no arrays.
+    ``retries``: reads that were tried again.  ``failure``: why there are no arrays.  ``read_s``: seconds.
     """
 
     arrays: Arrays
     content: list[int]
     retries: int
     failure: ReadFailed | MemoryError | None = None
+    read_s: float = 0.0
 
 
 def read(job: Job, work: Work, kept: Sequence[Any]) -> Held:
@@ -54,6 +55,7 @@ def read(job: Job, work: Work, kept: Sequence[Any]) -> Held:
 
     Whoever waits for the arrays on a cluster then runs all the same, and can report it.
     """
+    started = time.perf_counter()
     loader = loader_of(job, work, kept)
     arrays, content, retries = [], [], 0
     try:
@@ -66,7 +68,7 @@ def read(job: Job, work: Work, kept: Sequence[Any]) -> Held:
     except (ReadFailed, MemoryError) as failure:
         retries += failure.tries - 1 if isinstance(failure, ReadFailed) else 0
         return Held([], [], retries, failure.with_traceback(None))  # a traceback would hold the arrays
-    return Held(arrays, content, retries)
+    return Held(arrays, content, retries, read_s=time.perf_counter() - started)
 
 
 class Reading:

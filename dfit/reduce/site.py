@@ -91,10 +91,17 @@ def site_of(
     workers = list(known["workers"].values())
     threads = max(sum(w["nthreads"] for w in workers), 1)
     limits = [(int(w["memory_limit"]), "worker memory_limit", True) for w in workers if w["memory_limit"]]
-    found = min(limits, default=process_limit())
+    found = min(limits, default=_shared_limit(workers))
     used = max((int(w.get("metrics", {}).get("memory", 0)) for w in workers), default=0)
     limit = limit_in_force(memory_limit, memory_fraction, found)
     return Site(get, client, max(len(workers), 1), threads, _cores(workers), limit, used)
+
+
+def _shared_limit(workers: list[dict]) -> tuple[int, str, bool]:
+    """Of each of several workers that dask sets no limit: those of a machine share what this process may have."""
+    size, source, enforced = process_limit()
+    sharing = max(Counter(worker["host"] for worker in workers).values(), default=1)
+    return size // sharing, f"{source}, shared by {sharing} workers" if sharing > 1 else source, enforced
 
 
 def _cores(workers: list[dict]) -> int:

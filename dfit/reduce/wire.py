@@ -19,7 +19,7 @@ from dfit.reduce.calibrate import dry_run
 from dfit.reduce.draw import draw_partition
 from dfit.reduce.job import Job, Point
 from dfit.reduce.reading import Held, bytes_read, read
-from dfit.reduce.task import accumulate, combine_reports
+from dfit.reduce.task import Report, accumulate, combine_reports
 
 
 def pickled(work: Work) -> bytes:
@@ -111,7 +111,8 @@ def _with_read(report: Any, work: Work, held: Held | None) -> Any:
     """The report, with what another task has read for this one."""
     if held is None:
         return report
-    return replace(report, bytes_read=bytes_read(work, held), retries=held.retries)
+    report = replace(report, bytes_read=bytes_read(work, held), retries=held.retries, read_s=held.read_s)
+    return replace(report, wait_s=held.read_s) if isinstance(report, Report) else report
 
 
 def combine_pickled(blobs: Sequence[bytes], form: str) -> bytes:

@@ -16,6 +16,7 @@ import xarray as xr
 from distributed import Client, LocalCluster
 
 import dfit
+from dfit.history import ledger
 from dfit.plans import Plan
 from dfit.terms import Origin
 from tests.cluster.faults import POINTS, bits, block, decay, slow_data
@@ -93,6 +94,18 @@ def test_costs_are_tried_on_the_workers(client: Client, monkeypatch: pytest.Monk
     assert slow.wait > 0.5
 
 
+def test_what_workers_keep_is_remembered_with_what_reading_it_took(
+    client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dfit.costing.TRY_ABOVE", 0)
+    with dask.config.set({"dfit.history": str(tmp_path)}):
+        fitted(slow_data(0.05, CHUNKS), strategy="cached")
+        kept = ledger()
+        assert kept is not None
+        (record,) = kept.load()
+    assert record.measured["byte_ns"] > 0.9 * 0.05e9 / (8 * POINTS)
+
+
 def test_tasks_that_take_long_are_cut_on_workers(
     client: Client, here: dfit.FitResult, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -103,6 +116,18 @@ def test_tasks_that_take_long_are_cut_on_workers(
     assert found.faults.tasks == 1 + (found.npasses - 1) * CHUNKS
     kept = fitted(slow_data(0, CHUNKS), plan=Plan("cached", CHUNKS * POINTS))
     assert bits(kept) == bits(here) and kept.faults.tasks == kept.npasses
+
+
+def test_workers_without_a_limit_share_the_memory_of_their_machine() -> None:
+    with (
+        LocalCluster(
+            n_workers=2, threads_per_worker=1, processes=False, memory_limit=0, dashboard_address=":0"
+        ) as cluster,
+        Client(cluster),
+    ):
+        plan = planned(slow_data(0, CHUNKS))
+    assert plan.limit.bytes == dfit.limits.process_limit()[0] // 2
+    assert plan.limit.source.endswith("shared by 2 workers")
 
 
 @pytest.mark.parametrize(("limit", "strategy"), [("1GiB", "streaming"), ("3GiB", "cached")])
