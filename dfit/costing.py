@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field, replace
 from importlib.metadata import version
 
 import xarray as xr
@@ -93,7 +93,8 @@ def costs_of(
         return Costs(tried, runs, None, kept, machine)
     if not known.trusted:
         return Costs(tried, runs, None, kept, machine)
-    return Costs(known.terms, runs, known.reliability, kept, machine)
+    # Passes do not tell how much of a read waits: what a record says of it comes from a dry run of its own.
+    return Costs(replace(known.terms, wait=tried.wait), runs, known.reliability, kept, machine)
 
 
 def static_terms(facts: Facts, site: Site) -> Terms:
@@ -137,12 +138,14 @@ def workload_of(
 
 def hardware_of(runs: Sequence[DryRun], site: Site) -> dict[str, Value]:
     """What the tasks run on, and with which packages."""
-    found = runs[0].hardware if runs else hardware()
+    # Of unlike workers always the same one, whichever has answered first.
+    first = min(runs, key=lambda run: (astuple(run.hardware), run.limit), default=None)
+    found = hardware() if first is None else first.hardware
     return {
         "cpu": found.cpu,
         "cores": found.cores,
         "caches": found.caches,
-        "memory_limit": runs[0].limit[0] if runs else site.limit.bytes,
+        "memory_limit": site.limit.bytes if first is None else first.limit[0],
         "threads": site.threads_each,
         "workers": site.workers,
     }

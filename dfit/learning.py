@@ -88,10 +88,7 @@ def learned(records: Iterable[Record], workload_key: str, hardware_key: str) -> 
 
 
 def reliability(records: Sequence[Record], origin: Origin) -> Reliability:
-    """Of the predictions from this origin in the last ten of these records, the oldest first.
-
-    Those of a workload from its own records; for one without any, those of all workloads of its hardware.
-    """
+    """Of the predictions from this origin in the last ten of these records of a workload, the oldest first."""
     # Where these predictions are not trusted, runs without them follow, and push them out of the window:
     # they are tried again.
     ratios = [q for r in records[-WINDOW:] if r.predicted_by == origin and (q := _ratio(r)) is not None]

@@ -80,6 +80,8 @@ def measured(costs: Sequence[PassCost], prepared: Prepared) -> dict[str, float |
     peak = max(prepared.evaluator.account.peak_bytes.values(), default=0)
     return {
         **numbers(terms),
+        # No pass tells it: it comes from the dry run, and no rule is kept as if it had been measured.
+        "wait": None if plan.terms is None or plan.terms.origin == Origin.STATIC else terms.wait,
         "pass_s": pass_s,
         "first_pass_s": costs[0].seconds,
         "spread": median(c.spread for c in costs),
@@ -94,9 +96,12 @@ def _raw(costs: Sequence[PassCost], prepared: Prepared) -> Terms:
     plan = prepared.plan
     assert plan.terms is not None
     points, nbytes = sum(c.points for c in costs), sum(c.bytes_read for c in costs)
+    read_s, account = sum(c.read_s for c in costs), prepared.evaluator.account
+    if not nbytes:  # what a sample has read stays in memory: no pass has read it again
+        read_s, nbytes = account.read_s, account.bytes_read
     return Terms(
         1e9 * sum(c.compute_s - c.compile_s for c in costs) / max(points, 1),
-        1e9 * sum(c.read_s for c in costs) / nbytes if nbytes else 0.0,
+        1e9 * read_s / nbytes if nbytes else 0.0,
         plan.terms.wait,
         median(_overhead(c, plan.threads, plan.workers > 0) for c in costs),
         Origin.HISTORY,
@@ -104,13 +109,14 @@ def _raw(costs: Sequence[PassCost], prepared: Prepared) -> Terms:
 
 
 def _overhead(cost: PassCost, threads: int, on_cluster: bool) -> float:
-    """Milliseconds that a task cost beside its work: what threads were idle, but for the end of the pass."""
+    """Milliseconds by which a task made the pass longer, beside its work: while threads were idle, but at the end."""
     usual = TASK_MS[on_cluster]
     if not cost.tasks:
         return usual
+    at_once = min(threads, cost.tasks)
     busy = sum(cost.task_s)
-    at_end = (threads - 1) / 2 * busy / cost.tasks
-    spare = 1e3 * (cost.seconds * threads - busy - at_end) / cost.tasks
+    at_end = (at_once - 1) / 2 * busy / cost.tasks
+    spare = 1e3 * (cost.seconds - (busy + at_end) / at_once) / cost.tasks
     return min(max(spare, usual / TASK_FACTOR), usual * TASK_FACTOR)
 
 

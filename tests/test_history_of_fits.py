@@ -85,6 +85,23 @@ def test_a_second_fit_goes_by_what_the_first_has_cost(folder: Path, monkeypatch:
     assert same_bits(first, second) and len(records()) == 2
 
 
+def test_reads_of_the_sample_alone_are_remembered_where_no_pass_reads_again(folder: Path) -> None:
+    fitted(Reads(CHUNKS, CHUNK).y, strategy="cached", warmup=dfit.Warmup(sample_points=CHUNK))
+    (record,) = records()
+    assert record.measured["byte_ns"] > 0
+
+
+def test_how_much_of_a_read_waits_is_never_learned_from_what_was_only_assumed(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dfit.learning.OFF", 1e9)
+    fitted(Reads(CHUNKS, CHUNK).y, strategy="cached")
+    with monkeypatch.context() as patch:
+        patch.setattr("dfit.planned.first_of", lambda *given: None)  # as for data that a mean is taken from
+        assert fitted(Reads(CHUNKS, CHUNK).y, strategy="cached").plan.terms.origin == Origin.STATIC
+    assert [record.measured["wait"] is None for record in records()] == [False, True]
+
+
 def test_other_strategies_and_models_are_other_workloads(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
