@@ -12,7 +12,7 @@ the chunks of its first leaf are still waited for.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from dfit.terms import Terms
 
@@ -64,7 +64,8 @@ def start(terms: Terms, load: Load, read_ahead: bool = True) -> float:
 def pass_seconds(terms: Terms, load: Load, partition_points: int, read_ahead: bool = True) -> float:
     """Predicted seconds of a pass over partitions of so many points."""
     tasks = -(-load.points // partition_points)
-    at_once = min(load.threads, load.cores, tasks)
+    load = replace(load, threads=min(load.threads, tasks))
+    at_once = min(load.threads, load.cores)
     work = work_seconds(terms, load, read_ahead)
     beside = 1e-3 * terms.task_ms + start(terms, load, read_ahead) / at_once
     return work / at_once + work / tasks / 2 * (1 - 1 / at_once) + beside * tasks

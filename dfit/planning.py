@@ -15,7 +15,7 @@ from dfit.cost import Load, best_partition, body, pass_seconds
 from dfit.data.storage import Storage
 from dfit.errors import InputError, warn
 from dfit.learning import Reliability
-from dfit.limits import require_room, rounded_up
+from dfit.limits import as_bytes, require_room, rounded_up
 from dfit.plans import Plan
 from dfit.reduce.calibrate import DryRun
 from dfit.reduce.footprint import BASE_BYTES, Footprint, client_peak, footprint_of, kept_each
@@ -165,29 +165,20 @@ def decide(
     """
     keeps = facts.nbytes if strategy != "streaming" else 0
     good = [run for run in runs if not run.failure]
-    base = max((run.base_bytes for run in good), default=None)
-    temporaries = max((run.temporary_bytes for run in good), default=0)
-    kind = facts.storage.kind if facts.lazy else None
-    footprint = footprint_of(
-        facts.leaf_bytes,
-        facts.chunk_bytes,
-        facts.leaf_points,
-        facts.varying,
-        kind,
-        base,
-        client=not site.workers,
-        temporaries=temporaries,
-    )
+    footprint = _footprint(facts, site, good)
     kept = kept_each(keeps, site.processes)
     _require_least(footprint, kept, facts, site)
     fits = partial(_fits, footprint, kept, site)
     in_flight, ahead = at_once(wanted, facts, site, terms, strategy == "streaming", fits)
     load = _load(facts, site, in_flight)
     points = wanted.partition_points or partition_points(facts, terms, load, ahead)
-    partitions = -(-facts.points // points)
+    each = max(points, facts.leaf_points)  # a partition has whole leaves
+    partitions = -(-facts.points // each)
     tasks = min(in_flight, -(-partitions // site.processes))
     later = load if strategy == "streaming" else replace(load, nbytes=0)
-    pass_s = pass_seconds(terms, later, points, ahead)
+    # A task has at least the chunks of a leaf.
+    each = max(points, facts.leaf_bytes // max(facts.per_point, 1))
+    pass_s = pass_seconds(terms, later, each, ahead)
     plan = Plan(
         strategy,
         points,
@@ -205,7 +196,7 @@ def decide(
         peak_bytes=footprint.peak(tasks, ahead, kept),
         client_bytes=client_peak(partitions, facts.varying),
         smallest_limit=math.ceil((site.used + footprint.peak(1, False, kept)) / site.limit.fraction),
-        first_pass_s=pass_seconds(terms, load, points, ahead),
+        first_pass_s=pass_seconds(terms, load, each, ahead),
         pass_s=pass_s,
         sample_points=facts.sample_points,
         terms=terms,
@@ -219,12 +210,26 @@ def decide(
     return plan
 
 
+def _footprint(facts: Facts, site: Site, runs: Sequence[DryRun]) -> Footprint:
+    """Memory that the fit takes, as far as dry runs have found it theirs."""
+    return footprint_of(
+        facts.leaf_bytes,
+        facts.chunk_bytes,
+        facts.leaf_points,
+        facts.varying,
+        facts.storage.kind if facts.lazy else None,
+        max((run.base_bytes for run in runs), default=None),
+        client=not site.workers,
+        temporaries=max((run.temporary_bytes for run in runs), default=0),
+    )
+
+
 def partition_points(facts: Facts, terms: Terms, load: Load, read_ahead: bool) -> int:
     """Points of a partition: what costs say, or where they are not known a rule of bytes."""
     given = dask.config.get("dfit.partition-bytes", None)
     if given is None and terms.origin != Origin.STATIC:
         return best_partition(terms, load, read_ahead)
-    limit = dask.utils.parse_bytes(PARTITION_BYTES if given is None else given)
+    limit = PARTITION_BYTES if given is None else as_bytes(given, "dask.config dfit.partition-bytes")
     nbytes = facts.points * facts.per_point
     rounds = max(TASKS_PER_THREAD, -(-nbytes // (limit * load.threads)))
     return max(1, -(-facts.points // (rounds * load.threads)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from statistics import median
@@ -73,7 +74,8 @@ def measured(costs: Sequence[PassCost], prepared: Prepared) -> dict[str, float |
     pass_s = median(c.seconds for c in steady) if steady else None
     if pass_s is not None:
         later = replace(load, nbytes=0) if kept else load
-        factor = pass_s / pass_seconds(terms, later, plan.partition_points or 1, bool(plan.read_ahead))
+        each = math.ceil(plan.points / max(median(c.tasks for c in steady), 1))
+        factor = pass_s / pass_seconds(terms, later, each, bool(plan.read_ahead))
         terms = replace(
             terms, point_ns=factor * terms.point_ns, byte_ns=terms.byte_ns * (1 if kept else factor)
         )

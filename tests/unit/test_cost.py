@@ -66,6 +66,11 @@ def test_one_task_takes_as_long_on_many_threads_as_on_one() -> None:
     assert pass_seconds(terms(task_ms=0), Load(SECOND, 0, 8, 8), SECOND) == pytest.approx(1.0)
 
 
+def test_no_more_reads_are_waited_for_at_a_time_than_there_are_tasks() -> None:
+    waiting = terms(point_ns=0.0, byte_ns=1.0, wait=1.0, task_ms=0)
+    assert pass_seconds(waiting, Load(SECOND, SECOND, 8, 2), SECOND // 2, read_ahead=False) >= 0.5
+
+
 CASES = [
     (terms(point_ns, byte_ns, wait, task_ms), Load(points, 8 * points, threads, threads))
     for point_ns, byte_ns, (wait, task_ms), points, threads in itertools.product(
