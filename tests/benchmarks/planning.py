@@ -47,7 +47,7 @@ from tests.benchmarks.rounds import Ratio, fastest, interleaved, over_all, ratio
 from tests.benchmarks.workloads import KINDS, Workload, build
 
 PASSES = 3
-POINTS = 8_000_000
+POINTS = 5_000_000
 COSTLY = {"rates, zarr": 4_500_000}  # arithmetic is all there, and as good with fewer
 STREAMED = {
     "decay, zarr",
