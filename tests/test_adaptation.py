@@ -97,6 +97,7 @@ def test_a_mean_over_all_data_is_not_computed_for_a_plan() -> None:
     assert Counter(given.numbers()) == {k: 1 + found.npasses for k in range(CHUNKS)}
 
 
+@pytest.mark.filterwarnings("ignore:JAX cannot compile the model")
 @pytest.mark.usefixtures("tried")
 def test_a_model_that_cannot_be_traced_is_tried() -> None:
     plan = planned(Reads(CHUNKS, CHUNK).y, model=plain_line)
@@ -115,6 +116,7 @@ def broken_model(x, offset_of_it, slope_of_it):
     return offset_of_it + slope_of_it * x
 
 
+@pytest.mark.filterwarnings("ignore:JAX cannot compile the model")
 @pytest.mark.parametrize(("read", "model"), [(broken_read, secret_line), (lambda k: None, broken_model)])
 def test_what_fails_in_a_dry_run_is_told_by_the_pass(
     read: Any, model: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
