@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pickle
-import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import compress
@@ -29,14 +28,8 @@ from dfit.reduce.pulse import REMEDY, Pulse
 from dfit.reduce.runners import OnDrawn, OnReport
 from dfit.reduce.task import Report, failed
 from dfit.reduce.tree import Done
-from dfit.reduce.wire import (
-    accumulate_pickled,
-    combine_pickled,
-    draw_pickled,
-    dry_run_pickled,
-    pickled,
-    read_pickled,
-)
+from dfit.reduce.trying import try_on_workers
+from dfit.reduce.wire import accumulate_pickled, combine_pickled, draw_pickled, pickled, read_pickled
 
 if TYPE_CHECKING:
     from distributed import Client, Future
@@ -45,8 +38,6 @@ if TYPE_CHECKING:
 # then receives a sixteenth. (Measured per partition: fan-in 2 costs 2.15 ms, 16 1.26 ms, 64 1.15 ms.)
 COMBINE_ABOVE = 256
 FAN_IN = 16
-# Workers in which costs are tried; the others compile while these sum.
-MOST_TRIED = 64
 
 # Tasks that do the work of a piece, by the first words of their keys.
 OWN_TASKS = {"dfit-partition", "dfit-read", "dfit-sample", "dfit-combine"}
@@ -175,35 +166,11 @@ class ClusterRunner:
         self._pieces.shorten(LONGEST_S)
 
     def try_out(self, job: Job, point: Point) -> list[DryRun]:
-        """Dry runs on all of the works, one in every worker, which has compiled then."""
-        from distributed import as_completed
-
-        pulse, pieces = Pulse(self._client), self._pieces.all()
-        known = pulse.ask(lambda: self._client.scheduler.identity(n_workers=MOST_TRIED))
+        """Dry runs on all of the works, one in every worker."""
+        pieces = self._pieces.all()
         kept = [[self._kept[key] for key in piece.work.needs] for piece in pieces]
-        futures = [
-            self._client.submit(
-                dry_run_pickled,
-                [piece.blob for piece in pieces],
-                kept,
-                job=job,
-                point=point,
-                constants=self._constants,
-                pure=False,
-                workers=[address],
-                allow_other_workers=True,  # one that dies is not waited for
-                key=f"dfit-try-{uuid.uuid4().hex}",
-            )
-            for address in known["workers"]
-        ]
-        found: list[DryRun] = []
-        try:
-            for _, blob in pulse.results(as_completed(futures, loop=self._client.loop)):
-                found += [] if blob is None else [pickle.loads(blob)]
-        finally:
-            for future in futures:
-                future.release()
-        return found
+        blobs = [piece.blob for piece in pieces]
+        return try_on_workers(self._client, blobs, kept, job=job, point=point, constants=self._constants)
 
     def _operands(self, job: Job, pieces: Sequence[Sent]) -> tuple[list[Any], ...]:
         """Works, their kept values, their arrays where they are kept, and whether these are read now."""
