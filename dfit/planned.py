@@ -115,7 +115,7 @@ def planned(
         runner = runner_of(shared, model.constants, site, Plan("streaming"), keep_room(site))
         varying, held = (parameters.init[list(which)] for which in (parameters.varying, parameters.fixed))
         try:
-            return runner.try_out(job, Point(varying, held, True))
+            return runner.try_out(job, Point(varying, held, survey=False))
         finally:
             runner.close()
 

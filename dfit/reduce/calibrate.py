@@ -6,6 +6,7 @@ import statistics
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -68,10 +69,10 @@ def dry_run(
     here = DryRun(process_name(), hardware(), process_limit(), idle)
     try:
         work = works[0]
-        held, seconds, cpu = _read(job, work, kept[0])
+        held, seconds, busy = _read(job, work, kept[0])
         if seconds < SHORT_READ_S and len(works) > 1:
             work = works[1]
-            held, seconds, cpu = _read(job, work, kept[1])
+            held, seconds, busy = _read(job, work, kept[1])
         if held.failure is not None:
             raise held.failure
         point_ns = _compute(job, work, held, point, constants)
@@ -87,15 +88,29 @@ def dry_run(
         byte_ns=1e9 * seconds / nbytes if nbytes else 0.0,
         temporary_bytes=kernel.temporary_bytes,
         flops_per_point=kernel.flops_per_point,
-        wait=min(1.0, max(0.0, 1 - cpu / seconds)) if nbytes else 0.0,
+        wait=min(1.0, max(0.0, 1 - busy / seconds)) if nbytes else 0.0,
     )
 
 
 def _read(job: Job, work: Work, kept: Sequence[Any]) -> tuple[Held, float, float]:
-    """Chunks of a work, and the seconds and the processor's seconds that reading them took."""
-    began, cpu = time.perf_counter(), time.process_time()
+    """Chunks of a work, and the seconds that reading them took: all, and those not spent waiting for the store."""
+    began, busy = time.perf_counter(), _busy_s()
     held = read(replace(job, retries=0), work, kept)
-    return held, time.perf_counter() - began, time.process_time() - cpu
+    return held, time.perf_counter() - began, _busy_s() - busy
+
+
+def _busy_s() -> float:
+    """Seconds that this process has used processors, and that its threads had to wait for one.
+
+    Where others keep the processors busy, reading takes long as well, and the store is not to blame.
+    """
+    waited = 0
+    for thread in Path("/proc/self/task").glob("*/schedstat"):
+        try:
+            waited += int(thread.read_text().split()[1])  # in ns; source: the kernel's sched-stats.rst
+        except (FileNotFoundError, ProcessLookupError):  # the thread has ended meanwhile
+            continue
+    return time.process_time() + 1e-9 * waited
 
 
 def _compute(job: Job, work: Work, held: Held, point: Point, constants: Mapping[str, np.ndarray]) -> float:
