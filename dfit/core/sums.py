@@ -142,3 +142,16 @@ def condition(root: np.ndarray) -> float:
     norms = np.linalg.norm(jacobian, axis=0)
     singular = np.linalg.svd(jacobian / np.where(norms > 0, norms, 1.0), compute_uv=False)
     return float(singular[0] / singular[-1]) if singular[-1] > 0 else float("inf")
+
+
+def as_sums(fields: dict[str, np.ndarray]) -> Sums:
+    """`Sums` from what a leaf kernel returned."""
+    return Sums(
+        fields["matrix"],
+        float(fields["cost"]),
+        float(fields["psi2"]),
+        float(fields["count"]),
+        fields["lag"],
+        fields["counts"],
+        fields["moments"],
+    )

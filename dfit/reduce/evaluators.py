@@ -74,10 +74,8 @@ class PassEvaluator:
         self._runner: Runner | None = None
         self._job = job
         self._partitions = partitions
-        self._p0 = p0
-        self._held = held
-        self._describe = describe
-        self._in_words = in_words
+        self._p0, self._held = p0, held
+        self._describe, self._in_words = describe, in_words
         self._on_partition = on_partition
         self._min_success = min_success
         self.keep: Callable[[], None] = lambda: None

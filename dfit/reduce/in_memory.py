@@ -8,14 +8,14 @@ from dataclasses import replace
 import numpy as np
 
 from dfit.core.state import State, Status, Tolerances
-from dfit.core.sums import Sums, combine
+from dfit.core.sums import Sums, as_sums, combine
 from dfit.core.validation import is_finite
 from dfit.core.warm import Guards, Warm, begin
 from dfit.errors import DataError
 from dfit.reduce.books import Table
 from dfit.reduce.checks import remedy, require_points
 from dfit.reduce.evaluators import PassEvaluator
-from dfit.reduce.kernels import as_sums, kernel_for
+from dfit.reduce.kernels import kernel_for
 from dfit.reduce.knowledge import Memory, RunningPass
 from dfit.reduce.sampled import EVERYTHING, SampleSolver, leaf_at, sums_of
 from dfit.reduce.task import group_sums

@@ -22,7 +22,6 @@ from dfit import fingerprint
 from dfit.advice import raised
 from dfit.core.differences import differences, without_noise
 from dfit.core.kernel import Layout, Leaf, Scalars, as_given, forward, leaf_kernel, row_kernel
-from dfit.core.sums import Sums
 from dfit.errors import ModelError, WorkerError
 from dfit.model import Model
 from dfit.parameters import Parameters
@@ -186,9 +185,8 @@ class Kernel:
 
     def _along(self, theta: Any, step: Any, coords: Sequence[Any], context: Any) -> Any:
         coords = [jnp.asarray(c, jnp.float64) for c in coords]
-        f, jacobian = self.evaluate()(
-            theta, coords, (), context
-        )  # a user's own derivative may be the only one
+        # A user's own derivative may be the only one.
+        f, jacobian = self.evaluate()(theta, coords, (), context)
         return f + step @ jacobian
 
     @property
@@ -300,16 +298,3 @@ def without_noise_of(
     sizes = np.array(recipe.typical) if typical is None else typical
     projector = without_noise(together, theta, sizes, float(scale2))
     return np.concatenate([jacobians @ projector, residuals], axis=-1)
-
-
-def as_sums(fields: dict[str, np.ndarray]) -> Sums:
-    """`Sums` from what a leaf kernel returned."""
-    return Sums(
-        fields["matrix"],
-        float(fields["cost"]),
-        float(fields["psi2"]),
-        float(fields["count"]),
-        fields["lag"],
-        fields["counts"],
-        fields["moments"],
-    )

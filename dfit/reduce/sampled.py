@@ -19,14 +19,14 @@ import numpy as np
 from dfit import fingerprint
 from dfit.core.kernel import Leaf, Scalars
 from dfit.core.lbfgs import Descent, descend
-from dfit.core.sums import Sums, combine
+from dfit.core.sums import Sums, as_sums, combine
 from dfit.core.trust_region import Tolerances
 from dfit.core.warm import Fields, Guards, Warm, advance, begin, run, unfinished
 from dfit.data.leaves import empty_aligned
 from dfit.data.plan import SMALLEST_LEAF
 from dfit.errors import InputError
 from dfit.precision import float64_on_cpu
-from dfit.reduce.kernels import COMPILER, KERNELS_KEPT, Kernel, Recipe, as_sums, kernel_for, without_noise_of
+from dfit.reduce.kernels import COMPILER, KERNELS_KEPT, Kernel, Recipe, kernel_for, without_noise_of
 
 if TYPE_CHECKING:
     from dfit.reduce.draw import Sample

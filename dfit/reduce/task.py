@@ -15,7 +15,7 @@ import numpy as np
 
 from dfit.core.jackknife import group_table
 from dfit.core.kernel import Leaf, Scalars
-from dfit.core.sums import DROPS, FAULTS, Sums, faults, missing
+from dfit.core.sums import DROPS, FAULTS, Sums, as_sums, faults, missing
 from dfit.core.validation import is_finite
 from dfit.data.drawing import Drawn, Share
 from dfit.data.graph import Work
@@ -24,7 +24,7 @@ from dfit.data.plan import Partition, Segment, leaves_of
 from dfit.errors import ModelError, ReadFailed
 from dfit.reduce.allocator import idle_bytes, resident_bytes
 from dfit.reduce.job import Job, Point
-from dfit.reduce.kernels import Kernel, as_sums, kernel_for
+from dfit.reduce.kernels import Kernel, kernel_for
 from dfit.reduce.not_finite import first_point
 from dfit.reduce.reading import Held, Reading, ahead_of, process_name
 from dfit.reduce.tree import Done, Forest, insert, merge

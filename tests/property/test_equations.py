@@ -6,8 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dfit.core.sums import Sums, combine, equations
-from dfit.reduce.kernels import as_sums
+from dfit.core.sums import Sums, as_sums, combine, equations
 from tests.unit.points import SIZE, Points, kernel_sums, points_of
 
 forms = st.sampled_from(["normal", "triangle"])
