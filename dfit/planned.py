@@ -30,7 +30,7 @@ from dfit.model import Model
 from dfit.parameters import Parameters
 from dfit.plan_warnings import as_of_now, warnings_of
 from dfit.planning import Facts, decide, fits_as_given, keep_room, strategy_of
-from dfit.plans import Plan
+from dfit.plans import CHOICES, Plan
 from dfit.reduce.calibrate import DryRun
 from dfit.reduce.cluster import ClusterRunner
 from dfit.reduce.job import Job, Point
@@ -125,7 +125,9 @@ def planned(
     costs = costs_of(facts, workload, site, try_out, settings.plan == "static", history)
     plan = decide(facts, wanted.choices(), strategy, reason, site, costs.terms, costs.runs, costs.reliability)
     told = warnings_of(plan, facts, site, wanted)
-    return site, replace(plan, warnings=told, workload=costs.workload, hardware=costs.hardware)
+    sized = dask.config.get("dfit.partition-bytes", None) is not None
+    asked = tuple(n for n in CHOICES if getattr(wanted, n) is not None or (sized and n == "partition_points"))
+    return site, replace(plan, warnings=told, workload=costs.workload, hardware=costs.hardware, asked=asked)
 
 
 def as_planned(job: Job, plan: Plan, site: Site) -> Job:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from numbers import Integral
 from typing import Any
 
@@ -15,6 +15,7 @@ from dfit.terms import Origin, Terms
 from dfit.widgets import table
 
 STRATEGIES = ("in_memory", "cached", "streaming")
+CHOICES = ("strategy", "partition_points", "in_flight", "read_ahead")
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,8 @@ class Plan:
         What had better be changed, with the line to type.
     workload, hardware : dict
         By which the history knows fits like this one; empty where nothing is to be learned.
+    asked : tuple of str
+        Which of the first four the user has decided.
     """
 
     strategy: str | None = None
@@ -99,6 +102,7 @@ class Plan:
     warnings: tuple[str, ...] = ()
     workload: Mapping[str, str | int | float | None] = field(default_factory=dict)
     hardware: Mapping[str, str | int | float | None] = field(default_factory=dict)
+    asked: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.strategy is not None and self.strategy not in STRATEGIES:
@@ -122,14 +126,15 @@ class Plan:
 
     def choices(self) -> Plan:
         """What it decides, without what is predicted of it."""
-        return Plan(self.strategy, self.partition_points, self.in_flight, self.read_ahead)
+        return Plan(**{name: getattr(self, name) for name in CHOICES})
 
     @property
     def origins(self) -> dict[str, str]:
-        """Where each number comes from: a record of past runs, a dry run, a rule, or what the data are."""
+        """Where each number comes from: a record of past runs, a dry run, a rule, the user, or what the data are."""
         costs = str(Origin.STATIC if self.terms is None else self.terms.origin)
         return {
-            "partition_points": costs,
+            **{name: "asked for" if name in self.asked else costs for name in CHOICES[1:]},
+            "peak_bytes": str(Origin.STATIC if costs == Origin.STATIC else Origin.DRY_RUN),
             "first_pass_s": costs,
             "pass_s": costs,
             "interval_s": "none" if self.interval_s is None else str(Origin.HISTORY),
@@ -151,7 +156,7 @@ class Plan:
     def rows(self) -> list[tuple[str, str]]:
         """What it says, by heading."""
         if not self.complete:
-            given = {choice.name: getattr(self, choice.name) for choice in fields(self)[:4]}
+            given = {name: getattr(self, name) for name in CHOICES}
             return [(name, "to be decided" if value is None else str(value)) for name, value in given.items()]
         where = f"{self.workers} worker{'s' * (self.workers != 1)}" if self.workers else "this process"
         ahead = ", each reading ahead of its computing" if self.read_ahead else ""

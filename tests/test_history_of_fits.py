@@ -64,6 +64,9 @@ def test_a_fit_leaves_one_record_without_paths_values_or_names(folder: Path, tmp
     values = [*found.best_values.values(), found.chisqr, *stored.values[:3], *found.covar.ravel()]
     assert [value for value in values if f"{float(value)!r}"[:8] in text] == []
     assert record.predicted_by == Origin.DRY_RUN and record.workload["store"] == "zarr"
+    assert record.about["flops_per_point"] > 0
+    assert found.plan.origins["partition_points"] == found.plan.origins["in_flight"] == "asked for"
+    assert found.plan.origins["pass_s"] == "dry run"
     assert record.settings["strategy"] == "streaming"
     assert record.measured["passes"] == found.npasses and record.measured["pass_s"] > 0
 
