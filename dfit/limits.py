@@ -124,7 +124,7 @@ def limit_in_force(
     wanted, source = _said("memory_limit", memory_limit)
     if wanted is None:
         return Limit(*_smallest(limits), *part)
-    size = _size(wanted, source)
+    size = as_bytes(wanted, source)
     enforced = [limit for limit in limits if limit[2]]
     if enforced and size > _smallest(enforced)[0]:
         real = Limit(*_smallest(enforced), *part)
@@ -172,11 +172,15 @@ def _said(name: str, argument: Any) -> tuple[Any, str]:
     return dask.config.get(key, None), f"dask.config {key}"
 
 
-def _size(value: Any, source: str) -> int:
-    """Bytes that a user's limit means."""
-    expected = (
-        f'{source}={value!r}: expected a size of memory above 0, such as memory_limit="4 GB" or its bytes'
-    )
+def as_bytes(value: Any, source: str) -> int:
+    """Bytes that a size of a user means.
+
+    Raises
+    ------
+    InputError
+        If it is no size above 0.
+    """
+    expected = f'{source}={value!r}: expected a size of memory above 0, such as "4 GB" or its bytes'
     if isinstance(value, str) and re.search(r"\d", value):  # "GB" alone is one for dask
         try:
             size = parse_bytes(value)

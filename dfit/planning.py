@@ -172,8 +172,7 @@ def decide(
     in_flight, ahead = at_once(wanted, facts, site, terms, strategy == "streaming", fits)
     load = _load(facts, site, in_flight)
     points = wanted.partition_points or partition_points(facts, terms, load, ahead)
-    each = max(points, facts.leaf_points)  # a partition has whole leaves
-    partitions = -(-facts.points // each)
+    partitions = -(-facts.points // points)
     tasks = min(in_flight, -(-partitions // site.processes))
     later = load if strategy == "streaming" else replace(load, nbytes=0)
     # A task has at least the chunks of a leaf.

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
+from numbers import Integral
 from typing import TYPE_CHECKING
 
 import dask.local
 import dask.threaded
 from dask.system import CPU_COUNT
 
+from dfit.errors import InputError
 from dfit.limits import Limit, limit_in_force, process_limit
 from dfit.reduce.allocator import resident_bytes
 from dfit.reduce.pulse import Pulse
@@ -84,7 +86,7 @@ def site_of(
     memory_limit, memory_fraction : of one process, see `dfit.limits`.
     """
     if client is None:
-        threads = 1 if get is dask.local.get_sync else int(dask.config.get("num_workers", None) or CPU_COUNT)
+        threads = 1 if get is dask.local.get_sync else _threads()
         limit = limit_in_force(memory_limit, memory_fraction)
         return Site(get, None, 0, threads, CPU_COUNT, limit, resident_bytes()[0])
     known = Pulse(client).ask(lambda: client.scheduler.identity(n_workers=-1))
@@ -102,6 +104,17 @@ def _shared_limit(workers: list[dict]) -> tuple[int, str, bool]:
     size, source, enforced = process_limit()
     sharing = max(Counter(worker["host"] for worker in workers).values(), default=1)
     return size // sharing, f"{source}, shared by {sharing} workers" if sharing > 1 else source, enforced
+
+
+def _threads() -> int:
+    """Threads of a local scheduler, as dask's configuration says."""
+    given = dask.config.get("num_workers", None)
+    if given and (isinstance(given, bool) or not isinstance(given, Integral) or given < 0):
+        raise InputError(
+            f"num_workers is {given!r} in dask.config; expected an integer of at least 1. "
+            "Type: dask.config.set(num_workers=4)"
+        )
+    return int(given or CPU_COUNT)
 
 
 def _cores(workers: list[dict]) -> int:
