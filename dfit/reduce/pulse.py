@@ -34,10 +34,15 @@ REMEDY = (
 
 
 class Pulse:
-    """Signs of life of a client's scheduler, from now on."""
+    """Signs of life of a client's scheduler, from now on.
 
-    def __init__(self, client: Client) -> None:
-        self._client = client
+    Parameters
+    ----------
+    look : is told of all workers when the scheduler is asked.
+    """
+
+    def __init__(self, client: Client, look: Callable[[Mapping[str, Any]], None] | None = None) -> None:
+        self._client, self._look = client, look
         self._silent_s = 0.0
         self._last = time.monotonic()
         self._asked: Asked[Any] | None = None
@@ -59,18 +64,22 @@ class Pulse:
         self._last = now
         if self._asked is not None and self._asked.done():
             if _error_of(self._asked) is None:
-                self._tell_of_no_worker(self._asked.result())
+                workers = self._asked.result()["workers"]
+                self._tell_of_no_worker(workers)
                 self.heard()
+                if self._look is not None:
+                    self._look(workers)
             self._asked = None
         if self._silent_s > SILENCE_S:
             raise WorkerError(
                 f"the scheduler {_address(self._client)} has not answered for {self._silent_s:.0f} s. {REMEDY}"
             )
         if self._silent_s > ASK_AFTER_S and self._asked is None:
-            self._asked = asyncio.run_coroutine_threadsafe(self._client.scheduler.identity(), self._loop)
+            known = self._client.scheduler.identity(n_workers=1 if self._look is None else -1)
+            self._asked = asyncio.run_coroutine_threadsafe(known, self._loop)
 
-    def _tell_of_no_worker(self, identity: Mapping[str, Any]) -> None:
-        if not identity["workers"] and not self._told:
+    def _tell_of_no_worker(self, workers: Mapping[str, Any]) -> None:
+        if not workers and not self._told:
             self._told = True
             logger.warning("the cluster %s has no worker; the fit waits for one", _address(self._client))
 

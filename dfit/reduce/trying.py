@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pickle
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from dfit.reduce.calibrate import DryRun
@@ -29,9 +29,14 @@ def try_on_workers(
     """
     from distributed import as_completed
 
-    pulse = Pulse(client)
+    def look(workers: Mapping[str, Any]) -> None:
+        # Where all had gone, those that come later are never given a task meant for one of them.
+        if lost := [future for future, address in at.items() if address not in workers]:
+            Pulse(client).ask(lambda: client.cancel(lost, asynchronous=True))
+
+    pulse = Pulse(client, look)
     known = pulse.ask(lambda: client.scheduler.identity(n_workers=MOST_TRIED))
-    futures = [
+    at = {
         client.submit(
             dry_run_pickled,
             blobs,
@@ -41,12 +46,12 @@ def try_on_workers(
             workers=[address],
             allow_other_workers=True,  # one that dies is not waited for
             key=f"dfit-try-{uuid.uuid4().hex}",
-        )
+        ): address
         for address in known["workers"]
-    ]
+    }
     try:
-        results = pulse.results(as_completed(futures, loop=client.loop))
+        results = pulse.results(as_completed(at, loop=client.loop))
         return [pickle.loads(blob) for _, blob in results if blob is not None]
     finally:
-        for future in futures:
+        for future in at:
             future.release()
