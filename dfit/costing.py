@@ -31,6 +31,7 @@ TASK_MS = {False: 0.5, True: 4.0}
 BYTE_NS = {"none": 0.2, "lz4": 0.35, "blosc": 0.4, "zstd": 0.8, "gzip": 3.0, "zlib": 3.0}
 USUAL_BYTE_NS = 0.8
 STATIC_WAIT = 0.5  # a store may be far away
+GIB = 1 << 30
 PACKAGES = ("dfit", "jax", "jaxlib", "numpy", "dask", "zarr", "xarray")
 
 
@@ -145,10 +146,15 @@ def hardware_of(runs: Sequence[DryRun], site: Site) -> dict[str, Value]:
         "cpu": found.cpu,
         "cores": found.cores,
         "caches": found.caches,
-        "memory_limit": site.limit.bytes if first is None else first.limit[0],
+        "memory_limit": _whole_gib(site.limit.bytes if first is None else first.limit[0]),
         "threads": site.threads_each,
         "workers": site.workers,
     }
+
+
+def _whole_gib(size: int) -> int:
+    """The size in bytes, rounded up: what a kernel leaves of the same memory differs by its version."""
+    return -(-size // GIB) * GIB
 
 
 def versions() -> dict[str, Value]:

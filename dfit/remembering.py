@@ -79,13 +79,14 @@ def measured(costs: Sequence[PassCost], prepared: Prepared) -> dict[str, float |
         terms = replace(
             terms, point_ns=factor * terms.point_ns, byte_ns=terms.byte_ns * (1 if kept else factor)
         )
+    whole = costs[0].points == max(c.points for c in costs)  # an earlier process may have summed some of it
     peak = max(prepared.evaluator.account.peak_bytes.values(), default=0)
     return {
         **numbers(terms),
         # No pass tells it: it comes from the dry run, and no rule is kept as if it had been measured.
         "wait": None if plan.terms is None or plan.terms.origin == Origin.STATIC else terms.wait,
         "pass_s": pass_s,
-        "first_pass_s": costs[0].seconds,
+        "first_pass_s": costs[0].seconds if whole else None,
         "spread": median(c.spread for c in costs),
         "passes": float(len(costs)),
         "points": float(plan.points),
@@ -105,12 +106,12 @@ def _raw(costs: Sequence[PassCost], prepared: Prepared) -> Terms:
         1e9 * sum(c.compute_s - c.compile_s for c in costs) / max(points, 1),
         1e9 * read_s / nbytes if nbytes else 0.0,
         plan.terms.wait,
-        median(_overhead(c, plan.threads, plan.workers > 0) for c in costs),
+        median(overhead_ms(c, plan.threads, plan.workers > 0) for c in costs),
         Origin.HISTORY,
     )
 
 
-def _overhead(cost: PassCost, threads: int, on_cluster: bool) -> float:
+def overhead_ms(cost: PassCost, threads: int, on_cluster: bool) -> float:
     """Milliseconds by which a task made the pass longer, beside its work: while threads were idle, but at the end."""
     usual = TASK_MS[on_cluster]
     if not cost.tasks:

@@ -13,10 +13,17 @@ import pytest
 import xarray as xr
 
 import dfit
+from dfit.cost import Load, pass_seconds
+from dfit.costing import hardware_of
 from dfit.history import ledger
 from dfit.plans import Plan
-from dfit.store.row import Record
-from dfit.terms import Origin
+from dfit.reduce.calibrate import DryRun
+from dfit.reduce.hardware import Hardware
+from dfit.reduce.pace import PassCost
+from dfit.reduce.site import site_of
+from dfit.remembering import overhead_ms
+from dfit.store.row import Record, key_of
+from dfit.terms import Origin, Terms
 from tests.one_task import Reads
 from tests.small_disk import mounted
 from tests.straight_lines import CHUNK, fitted, planned, same_bits
@@ -138,6 +145,28 @@ def test_a_history_that_a_dry_run_contradicts_is_not_followed(folder: Path) -> N
         second = fitted(Reads(CHUNKS, CHUNK).y, strategy="cached")
     assert len(told) == 1
     assert second.plan.terms.origin == Origin.DRY_RUN and same_bits(first, second)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 16])
+def test_what_a_task_costs_is_found_in_the_seconds_that_the_model_gives_a_pass(threads: int) -> None:
+    tasks, each_s, task_ms = 160, 0.1, 1.5
+    load = Load(tasks, 0, threads, threads)
+    seconds = pass_seconds(Terms(1e9 * each_s, 0.0, 0.0, task_ms, Origin.DRY_RUN), load, 1)
+    assert overhead_ms(PassCost(seconds, tasks, task_s=[each_s] * tasks), threads, False) == pytest.approx(
+        task_ms
+    )
+
+
+def test_hardware_is_the_same_in_any_order_of_answers_and_after_an_update_of_the_kernel() -> None:
+    memory = (16 << 30) - (300 << 20)
+    old, new, other = (
+        DryRun(name, Hardware(name, 2, "32K"), (size, "physical memory", True), 0)
+        for name, size in (("old", memory), ("new", memory), ("old", memory - (1 << 20)))
+    )
+    site = site_of(None, None)
+    assert hardware_of([old, new], site) == hardware_of([new, old], site)
+    assert key_of(hardware_of([old], site)) == key_of(hardware_of([other], site))
+    assert key_of(hardware_of([old], site)) != key_of(hardware_of([new], site))
 
 
 @pytest.mark.parametrize("points", [0, 1 << 22], ids=["large", "small"])
