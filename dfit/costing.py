@@ -80,7 +80,8 @@ def costs_of(
         if run.failure:
             logger.info("dry run in %s failed: %s", run.process, run.failure)
     tried = tried_terms(runs, site)
-    kept = {} if str(workload["model"]).startswith(NEW) else workload
+    unknown = site.workers > 0 and not runs  # what the workers are; there may be none yet
+    kept = {} if unknown or str(workload["model"]).startswith(NEW) else workload
     machine = hardware_of(runs, site)
     past = history.load() if kept and history is not None else []
     known = learned(past, key_of(kept), key_of(machine))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,10 @@ import xarray as xr
 
 import dfit
 from dfit.cost import Load, pass_seconds
-from dfit.costing import hardware_of
+from dfit.costing import costs_of, hardware_of
+from dfit.data.storage import Storage
 from dfit.history import ledger
+from dfit.planning import Facts
 from dfit.plans import Plan
 from dfit.reduce.calibrate import DryRun
 from dfit.reduce.hardware import Hardware
@@ -167,6 +170,15 @@ def test_hardware_is_the_same_in_any_order_of_answers_and_after_an_update_of_the
     assert hardware_of([old, new], site) == hardware_of([new, old], site)
     assert key_of(hardware_of([old], site)) == key_of(hardware_of([other], site))
     assert key_of(hardware_of([old], site)) != key_of(hardware_of([new], site))
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_nothing_is_kept_of_workers_of_which_nothing_is_known(workers: int) -> None:
+    facts = Facts(1000, 8000, 8, 8000, 8000, 1000, 100, 2, Storage("zarr", "none", False, 8000))
+    site = replace(site_of(None, None), workers=workers)
+    known = costs_of(facts, {"model": "a line"}, site, try_out=lambda: [])
+    assert known.terms.origin == Origin.STATIC
+    assert known.workload == ({} if workers else {"model": "a line"})
 
 
 @pytest.mark.parametrize("points", [0, 1 << 22], ids=["large", "small"])
