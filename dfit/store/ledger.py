@@ -128,9 +128,15 @@ class Ledger:
         Raises
         ------
         CheckpointError
-            If one cannot be removed.
+            If one cannot be removed, or this is no folder.
         """
-        stamps, _ = self._listed()
+        try:
+            stamps, _ = self._listed()
+        except OSError as error:
+            raise CheckpointError(
+                f"{self.path} is no folder that can be read: {error}. Type: dask.config.set({{'dfit.history': "
+                "another_folder})"
+            ) from error
         for stamp in stamps:
             self._disk.remove(stamp.name)
         _known.pop(self.path, None)
