@@ -15,7 +15,12 @@ import pytest
 import xarray as xr
 
 import dfit
+from dfit.data.storage import Storage
+from dfit.limits import Limit
+from dfit.planning import Facts, decide, keep_room, strategy_of
 from dfit.plans import STRATEGIES, Plan
+from dfit.reduce.site import Site
+from dfit.terms import Origin, Terms
 from tests import straight_lines
 from tests.one_task import Reads
 from tests.resumed import differences, stop_and_go
@@ -224,7 +229,30 @@ def test_a_limit_that_is_no_size_is_refused(given: Any) -> None:
         planned(memory_limit=given)
 
 
+@pytest.mark.parametrize(
+    "setting", [{"dfit.partition-bytes": 0}, {"dfit.partition-bytes": "many"}, {"num_workers": -3}]
+)
+def test_a_setting_of_dask_that_is_no_size_or_number_is_refused(setting: dict[str, Any]) -> None:
+    with dask.config.set(setting), pytest.raises(dfit.InputError, match=f"{next(iter(setting))}.*expected a"):
+        planned()
+
+
 @pytest.mark.parametrize("given", [0, -0.1, 1.5, "0.5", float("nan"), True])
 def test_a_fraction_that_is_none_is_refused(given: Any) -> None:
     with pytest.raises(dfit.InputError, match=r"memory_fraction=.*expected the part of the limit"):
         planned(memory_fraction=given)
+
+
+def test_data_that_fit_but_leave_no_room_for_a_partition_are_read_in_every_pass() -> None:
+    chunk = 16_000_000
+    facts = Facts(
+        25_000_000, 200_000_000, 8, chunk, chunk, 1 << 20, 1024, 3, Storage("zarr", "none", False, 0)
+    )
+    limit = Limit(1_000_000_000, "memory_limit", False, 0.75, "default")
+    site = Site(None, None, 0, 2, 2, limit, used=300_000_000)
+    assert facts.nbytes < keep_room(site)
+    strategy, reason = strategy_of(None, facts, site)
+    plan = decide(facts, Plan(), strategy, reason, site, Terms(10.0, 1.0, 0.5, 1.0, Origin.STATIC))
+    assert plan.strategy == "streaming" and site.used + plan.peak_bytes <= limit.budget
+    with pytest.raises(dfit.InputError, match=r"memory_limit='\d+ MB' is the smallest"):
+        decide(facts, Plan(), "in_memory", "asked for", site, plan.terms)

@@ -180,19 +180,21 @@ def deadly_block(folder: Path, block_id: Any = None) -> np.ndarray:
 
 
 @pytest.mark.long
+@pytest.mark.parametrize(("workers", "origin"), [(1, Origin.STATIC), (2, Origin.DRY_RUN)])
 def test_a_worker_killed_in_the_dry_run_costs_no_fit(
-    tmp_path: Path, here: dfit.FitResult, monkeypatch: pytest.MonkeyPatch
+    workers: int, origin: Origin, tmp_path: Path, here: dfit.FitResult, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("dfit.costing.TRY_ABOVE", 0)
     plain = slow_data(0, CHUNKS)
     y = plain.copy(
         data=da.map_blocks(deadly_block, tmp_path, chunks=plain.chunks, dtype=float, meta=np.empty((0, 0)))
     )
-    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as cluster, Client(cluster):
+    cluster = LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=":0")
+    with cluster, Client(cluster):
         found = fitted(y)
     assert (tmp_path / "read").exists()
     assert bits(found) == bits(here)
-    assert found.plan.terms.origin == Origin.DRY_RUN
+    assert found.plan.terms.origin == origin
 
 
 @pytest.mark.long
