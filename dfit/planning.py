@@ -107,6 +107,8 @@ def strategy_of(wanted: str | None, facts: Facts, site: Site) -> tuple[str, str]
         return "streaming", "this scheduler of dask keeps nothing between passes"
     if not fits:
         return "streaming", f"{size} of data are more than the {where}"
+    if not _fits(_footprint(facts, site), kept_each(facts.nbytes, site.processes), site, 1, False):
+        return "streaming", f"{size} of data and a partition are more than there is room for in {site.words}"
     return "cached" if site.workers else "in_memory", f"{size} of data fit the {where}"
 
 
@@ -209,7 +211,7 @@ def decide(
     return plan
 
 
-def _footprint(facts: Facts, site: Site, runs: Sequence[DryRun]) -> Footprint:
+def _footprint(facts: Facts, site: Site, runs: Sequence[DryRun] = ()) -> Footprint:
     """Memory that the fit takes, as far as dry runs have found it theirs."""
     return footprint_of(
         facts.leaf_bytes,

@@ -176,7 +176,7 @@ def test_hardware_is_the_same_in_any_order_of_answers_and_after_an_update_of_the
 def test_nothing_is_kept_of_workers_of_which_nothing_is_known(workers: int) -> None:
     facts = Facts(1000, 8000, 8, 8000, 8000, 1000, 100, 2, Storage("zarr", "none", False, 8000))
     site = replace(site_of(None, None), workers=workers)
-    known = costs_of(facts, {"model": "a line"}, site, try_out=lambda: [])
+    known = costs_of(facts, {"model": "a line"}, site, try_out=list)
     assert known.terms.origin == Origin.STATIC
     assert known.workload == ({} if workers else {"model": "a line"})
 
