@@ -157,6 +157,8 @@ class Ledger:
 
     def _rows(self, stamp: Stamp) -> Found | None:
         """What a file holds; None where it is gone."""
+        if stamp.size_bytes > READ_BYTES:
+            return Found((), Counter({"files too large": 1}))
         try:
             content = self._disk.read(stamp.name, stamp.size_bytes)
         except KeyError:
@@ -236,5 +238,6 @@ def bounded(records: Iterable[Record], now: float) -> list[Record]:
 def _newest(stamps: list[Stamp]) -> list[Stamp]:
     """The newest files, as many as a fit may spend its time on."""
     newest = sorted(stamps, key=lambda stamp: stamp.written_ns, reverse=True)[:READ_FILES]
-    sizes = itertools.accumulate(stamp.size_bytes for stamp in newest)
+    read = (stamp.size_bytes if stamp.size_bytes <= READ_BYTES else 0 for stamp in newest)
+    sizes = itertools.accumulate(read)
     return [stamp for stamp, total in zip(newest, sizes, strict=True) if total <= READ_BYTES]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from dfit.errors import DfitWarning
+from dfit.errors import CheckpointError, DfitWarning
 from dfit.store import ledger
 from dfit.store.ledger import Ledger
 from dfit.store.row import encode
@@ -158,3 +158,18 @@ def test_on_a_full_disk_what_was_kept_stays(tmp_path: Path, monkeypatch: pytest.
             Ledger(disk).add(record("last", id="0" * 32))
         assert sorted(path.name for path in disk.iterdir()) == sorted([*before, "filler"])
         assert sorted(loaded(disk)) == sorted(one.id for one in kept)
+
+
+def test_a_file_too_large_hides_no_older_record(tmp_path: Path) -> None:
+    Ledger(tmp_path).add(record())
+    with open(tmp_path / f"run-{'0' * 32}.jsonl", "wb") as large:
+        large.truncate(ledger.READ_BYTES + 1)
+    with pytest.warns(DfitWarning, match="files too large: 1"):
+        assert len(Ledger(tmp_path).load()) == 1
+
+
+def test_a_history_that_is_a_file_is_not_cleared(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(CheckpointError, match=r"no folder.*Type: dask.config.set"):
+        Ledger(tmp_path / "file").clear()
+    assert (tmp_path / "file").read_text() == "mine"
