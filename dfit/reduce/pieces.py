@@ -10,6 +10,7 @@ from typing import Any, Generic, NoReturn, TypeVar
 
 import numpy as np
 
+from dfit.cost import SHORTEST_S
 from dfit.data.drawing import Share
 from dfit.data.graph import Work, split
 from dfit.data.subset import SamplePlan
@@ -115,7 +116,9 @@ class Pieces(Generic[AnyPiece]):
         """Pieces that a pass must sum, those with a leaf that is not done; the longest first if they are unlike."""
         pieces = [piece for piece in self.all() if not done.covers(piece.leaves)]
         seconds = [piece.seconds for piece in pieces]
-        if len(pieces) > MOST_ORDERED or not sum(seconds) or np.std(seconds) < UNLIKE * np.mean(seconds):
+        unlike = np.std(seconds) > UNLIKE * np.mean(seconds) if pieces else False
+        # Times of shorter tasks are noise, and so would be their order.
+        if len(pieces) > MOST_ORDERED or not unlike or max(seconds) < SHORTEST_S:
             return pieces
         return sorted(pieces, key=lambda piece: -piece.seconds)
 
