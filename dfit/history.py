@@ -66,7 +66,8 @@ def ledger() -> Ledger | None:
         on = setting is None or bool(setting)
         folder = _state_folder() if on else None
         return None if folder is None else Ledger(folder)
-    if not isinstance(setting, (str, os.PathLike)) or not str(setting) or "://" in str(setting):
+    words = ("", "on", "off", "yes", "no")  # as an environment variable may say, and no folder
+    if not isinstance(setting, (str, os.PathLike)) or str(setting).lower() in words or "://" in str(setting):
         raise InputError(
             f"dfit.history is {setting!r} in dask.config; expected True, False or a folder. "
             'Type: dask.config.set({"dfit.history": False})'

@@ -41,7 +41,7 @@ def remember(prepared: Prepared) -> None:
     }
     about = {
         "points": plan.points,
-        "bytes_per_point": prepared.domain.data.dtype.itemsize,
+        "bytes_per_point": plan.bytes_per_pass / plan.points,
         "model_bytes": len(prepared.evaluator.job_for("normal").recipe.model),
         "block_points": plan.block_points,
         "flops_per_point": plan.flops_per_point,

@@ -77,7 +77,7 @@ def test_history_that_is_off_says_so(setting: object) -> None:
         assert history.clear() == 0
 
 
-@pytest.mark.parametrize("setting", ["", 3, "s3://bucket/history", ["a"], 0.5])
+@pytest.mark.parametrize("setting", ["", "off", "No", 3, "s3://bucket/history", ["a"], 0.5])
 def test_a_setting_that_is_none_is_refused(setting: object) -> None:
     with (
         dask.config.set({"dfit.history": setting}),
