@@ -11,7 +11,7 @@ import dask.local
 import dask.threaded
 from dask.system import CPU_COUNT
 
-from dfit.errors import InputError
+from dfit.errors import InputError, warn
 from dfit.limits import Limit, limit_in_force, process_limit
 from dfit.reduce.allocator import resident_bytes
 from dfit.reduce.pulse import Pulse
@@ -96,6 +96,11 @@ def site_of(
     found = min(limits, default=_shared_limit(workers))
     used = max((int(w.get("metrics", {}).get("memory", 0)) for w in workers), default=0)
     limit = limit_in_force(memory_limit, memory_fraction, found)
+    if not workers and limit.enforced:
+        warn(
+            "the cluster has no worker yet, and memory is planned as if one had that of this process. "
+            "Type: cluster.adapt(minimum=1), or memory_limit='4 GB' with that of one worker"
+        )
     return Site(get, client, max(len(workers), 1), threads, _cores(workers), limit, used)
 
 

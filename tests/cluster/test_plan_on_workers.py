@@ -130,6 +130,14 @@ def test_workers_without_a_limit_share_the_memory_of_their_machine() -> None:
     assert plan.limit.source.endswith("shared by 2 workers")
 
 
+def test_a_cluster_without_workers_has_no_memory_that_is_known() -> None:
+    y = slow_data(0, CHUNKS)
+    with LocalCluster(n_workers=0, processes=False, dashboard_address=":0") as cluster, Client(cluster):
+        with pytest.warns(dfit.DfitWarning, match="no worker yet.*cluster.adapt"):
+            planned(y)
+        assert planned(y, memory_limit="4 GB").limit.bytes == 4 * 10**9
+
+
 @pytest.mark.parametrize(("limit", "strategy"), [("1GiB", "streaming"), ("3GiB", "cached")])
 def test_memory_of_a_worker_changes_the_decision(limit: str, strategy: str) -> None:
     y = xr.DataArray(da.zeros((64, 1 << 20), chunks=(1, -1)), dims=("time", "i"))
