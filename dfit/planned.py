@@ -95,7 +95,7 @@ def planned(
     history: Ledger | None,
 ) -> tuple[Site, Plan]:
     """Where the fit runs, and how."""
-    wanted = settings.wanted
+    wanted = settings.wanted_for(cut.lazy)
     get, client = scheduler_of([domain.data.data] if domain.data.chunks is not None else [])
     if not cut.lazy or wanted.strategy == "in_memory":  # fitted in this process
         get, client = (get if get is dask.local.get_sync else None), None

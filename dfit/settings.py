@@ -56,9 +56,8 @@ class Settings:
         """What counts as converged."""
         return Tolerances(self.tol, self.ftol or 0.0, self.xtol or 0.0, self.gtol or 0.0)
 
-    @property
-    def wanted(self) -> Plan:
-        """What the user has decided of the plan."""
+    def wanted_for(self, lazy: bool) -> Plan:
+        """What the user has decided of the plan; a strategy configured for all fits is for chunked data alone."""
         given = self.plan if isinstance(self.plan, Plan) else Plan()
         if self.strategy is not None and given.strategy not in (None, self.strategy):
             raise InputError(
@@ -71,7 +70,7 @@ class Settings:
                 f"dfit.strategy is {configured!r} in dask.config; expected one of "
                 f"{', '.join(map(repr, STRATEGIES))}, or None to let memory decide"
             )
-        return replace(given, strategy=self.strategy or given.strategy or configured)
+        return replace(given, strategy=self.strategy or given.strategy or (configured if lazy else None))
 
     @property
     def robust(self) -> bool:

@@ -151,6 +151,12 @@ def test_memory_limit_changes_the_decision() -> None:
         assert planned(memory_limit="30 GB").strategy == "in_memory"
 
 
+def test_a_strategy_configured_for_all_fits_is_none_for_data_in_memory() -> None:
+    y = xr.DataArray(np.ones(50), dims="time", coords={"time": np.arange(50.0)})
+    with dask.config.set({"dfit.strategy": "streaming"}):
+        assert dfit.plan(lambda time, c: c + 0 * time, y, "time", p0=[1.0]).strategy == "in_memory"
+
+
 @pytest.mark.usefixtures("machine")
 def test_memory_fraction_changes_the_decision() -> None:
     assert planned(memory_fraction=0.03).strategy == "streaming"
