@@ -10,7 +10,6 @@ from importlib.metadata import version
 import xarray as xr
 
 from dfit.data.domain import Domain
-from dfit.errors import warn
 from dfit.fingerprint import NEW
 from dfit.learning import Reliability, contradicted, learned
 from dfit.planning import Facts
@@ -88,10 +87,8 @@ def costs_of(
     if known is None or tried is None:
         return Costs(tried or rules, runs, None, kept, machine)
     if contradicted(known.terms, tried, facts.nbytes / facts.points):
-        warn(
-            "the history of past fits contradicts a dry run by more than a factor of 3 and is not followed. Where "
-            "the machine has changed type: dfit.history.clear()"
-        )
+        # A machine that others keep busy says so as well: no reason to alarm anyone.
+        logger.info("a dry run contradicts past fits by more than a factor of 3, and is followed")
         return Costs(tried, runs, None, kept, machine)
     if not known.trusted:
         return Costs(tried, runs, None, kept, machine)
