@@ -180,7 +180,7 @@ def as_bytes(value: Any, source: str) -> int:
     InputError
         If it is no size above 0.
     """
-    expected = f'{source}={value!r}: expected a size of memory above 0, such as "4 GB" or its bytes'
+    expected = f'{source}={value!r}: expected a size of memory above 0, such as {source}="4 GB" or its bytes'
     if isinstance(value, str) and re.search(r"\d", value):  # "GB" alone is one for dask
         try:
             size = parse_bytes(value)

@@ -107,6 +107,7 @@ def test_lines_of_the_readme_on_maps_give_the_truth(tmp_path: Path, monkeypatch)
     assert (tmp_path / "map.zarr").is_dir()
 
 
+@pytest.mark.long
 def test_plan_follows_rules_then_a_dry_run_then_the_history(source_environment) -> None:
     text = output("plan_and_history.py", source_environment)
     assert "strategy         = in_memory: 45.78 MiB of data fit the" in text

@@ -77,7 +77,7 @@ BIG = 200_000
 LONG = np.linspace(0, 10, BIG)
 
 
-@pytest.mark.parametrize("keep", [0.4, 1e-9])
+@pytest.mark.parametrize("keep", [pytest.param(0.4, marks=pytest.mark.long), 1e-9])
 def test_an_answer_at_which_the_model_is_not_finite_elsewhere_sends_the_fit_back(
     keep: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -22,6 +22,7 @@ ALLOWED = {
     ("reduce/kernels.py", "cloudpickle.loads"),
     ("reduce/pixel_parts.py", "cloudpickle.loads"),
     ("reduce/pixel_task.py", "cloudpickle.loads"),
+    ("reduce/trying.py", "pickle.loads"),
     ("reduce/wire.py", "cloudpickle.loads"),
     ("reduce/wire.py", "pickle.loads"),
     # Names that stand in the source.

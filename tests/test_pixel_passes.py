@@ -107,7 +107,12 @@ CASES: dict[str, Callable[[], tuple[xr.DataArray, Any, dict[str, Any]]]] = {
 }
 
 
-@pytest.mark.parametrize("case", CASES)
+LONG_CASES = {"sigma, gaps, starts by pixel"}
+
+
+@pytest.mark.parametrize(
+    "case", [pytest.param(c, marks=pytest.mark.long) if c in LONG_CASES else c for c in CASES]
+)
 def test_passes_give_the_map_that_whole_tasks_give(case, little_room):
     data, coords, options = CASES[case]()
     expected = data.fit(coords, decay, **options)

@@ -15,6 +15,7 @@ from tests.benchmarks.workloads import build
 RNG = np.random.default_rng(1)
 
 
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore:parts of the history of past fits")
 def test_every_arm_of_the_planning_benchmark_plans_from_what_it_is_called(
     tmp_path, small_leaves, monkeypatch
@@ -47,6 +48,7 @@ def test_intervals_are_counted_where_there_were_any(tmp_path):
     assert covered([tmp_path, tmp_path]) == (2, 4)
 
 
+@pytest.mark.long
 def test_oracle_of_the_planning_benchmark_is_the_fastest_of_its_settings():
     noise = np.random.default_rng(2)
     arms = {str(k): lambda k=k: 1 + 0.1 * abs(k - 7) + 0.02 * noise.random() for k in range(12)}

@@ -77,7 +77,7 @@ class Breaks(Reads):
     """A store of which no more than so many chunks can be read."""
 
     def append(self, chunk: int) -> None:
-        if len(self) == 5:
+        if len(self) == 6:
             raise OSError("no such block")
         super().append(chunk)
 

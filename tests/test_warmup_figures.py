@@ -33,6 +33,7 @@ def test_replicated_problem_has_fresh_noise_of_the_certified_size_in_each_copy()
     assert warmup.replicated("Misra1a", 999, seed=2).values[0] != warmup.replicated("Misra1a", 999).values[0]
 
 
+@pytest.mark.long
 def test_no_random_start_ends_higher_in_the_same_minimum_with_a_warm_up():
     found = list(warmup_starts.pairs(["DanWood", "Rat42"], starts=12, points=2000))
     same = [pair for pair in found if pair.same_minimum]

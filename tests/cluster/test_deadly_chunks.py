@@ -30,9 +30,10 @@ def four_chunks_to_a_partition(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def unforgiving() -> Iterator[Client]:
-    """Client of a cluster that blames a task for the first worker that it loses."""
+    """Client of a cluster that blames a task for the first worker that it loses, and no task that waits there."""
+    alone = {"distributed.scheduler.allowed-failures": 0, "distributed.scheduler.worker-saturation": 1.0}
     with (
-        dask.config.set({"distributed.scheduler.allowed-failures": 0}),
+        dask.config.set(alone),
         LocalCluster(
             n_workers=2, threads_per_worker=1, dashboard_address=":0", memory_limit="2GiB"
         ) as cluster,
@@ -67,7 +68,9 @@ def fit(y: xr.DataArray, client: Client) -> dfit.FitResult:
         return dfit.fit(decay, y, "time", p0=[2, 1, 0], max_passes=2)
 
 
-@pytest.mark.parametrize(("combined", "kept"), [(False, True), (True, False)])
+@pytest.mark.parametrize(
+    ("combined", "kept"), [(False, True), pytest.param(True, False, marks=pytest.mark.long)]
+)
 def test_a_partition_whose_worker_died_is_summed_in_two_tasks_to_the_same_bits(
     combined: bool,
     kept: bool,

@@ -196,6 +196,7 @@ def test_kernel_is_usable_after_20_interrupts(notebook: Notebook) -> None:
     print(f"20 interrupts of fits on {notebook.kind}: last state returned, kernel usable, nothing left")
 
 
+@pytest.mark.long
 def test_standard_errors_that_need_a_pass_are_unknown_after_an_interrupt(notebook: Notebook) -> None:
     undisturbed = notebook.fit(loss="huber", f_scale=0.1)
     passes = len(undisturbed["seen"])

@@ -27,6 +27,7 @@ POINTS = 4_000_000
 
 HERE, ONE, TWO = "1 process, 2 threads", "1 worker, 2 threads", "2 workers, 1 thread"
 LONG = [
+    ("decay, zarr", "streaming", ONE),
     ("decay, zarr", "cached", ONE),
     ("decay, zarr", "streaming", HERE),
     ("decay, zarr in 2,000 chunks", "streaming", TWO),
@@ -36,9 +37,10 @@ LONG = [
 ]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("name", "strategy", "place"),
-    [("decay, zarr", "streaming", ONE), *(pytest.param(*case, marks=pytest.mark.long) for case in LONG)],
+    LONG,
 )
 def test_peak_is_predicted_within_a_third_and_memory_is_steady(tmp_path, name, strategy, place):
     found = measured_apart(name, tmp_path, POINTS, strategy, place)

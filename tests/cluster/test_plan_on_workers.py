@@ -142,9 +142,7 @@ def test_a_cluster_without_workers_has_no_memory_that_is_known() -> None:
 def test_memory_of_a_worker_changes_the_decision(limit: str, strategy: str) -> None:
     y = xr.DataArray(da.zeros((64, 1 << 20), chunks=(1, -1)), dims=("time", "i"))
     y = y.assign_coords(time=np.arange(64.0))
-    cluster = LocalCluster(
-        n_workers=1, threads_per_worker=2, processes=False, dashboard_address=":0", memory_limit=limit
-    )
+    cluster = LocalCluster(n_workers=1, threads_per_worker=2, dashboard_address=":0", memory_limit=limit)
     with cluster, Client(cluster):
         plan = planned(y, plan="static")
         assert (plan.strategy, plan.workers, plan.threads) == (strategy, 1, 2)

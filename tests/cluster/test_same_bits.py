@@ -79,7 +79,7 @@ def test_size_of_a_partition_changes_no_bit(
     assert found == expected[kind]
 
 
-@pytest.fixture(scope="module", params=[1, 2, 3])
+@pytest.fixture(scope="module", params=[1, 2, pytest.param(3, marks=pytest.mark.long)])
 def workers(request: pytest.FixtureRequest) -> Iterator[Client]:
     with (
         LocalCluster(n_workers=request.param, threads_per_worker=2, dashboard_address=":0") as cluster,

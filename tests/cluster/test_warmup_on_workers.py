@@ -35,7 +35,7 @@ def same(found: dfit.FitResult, expected: dfit.FitResult) -> None:
     assert found.warmup.cost == expected.warmup.cost
 
 
-@pytest.mark.parametrize("keep", [0.4, 1e-9])
+@pytest.mark.parametrize("keep", [pytest.param(0.4, marks=pytest.mark.long), 1e-9])
 def test_one_worker_two_and_none_give_the_same_bits(
     keep: float, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:

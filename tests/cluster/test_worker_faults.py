@@ -82,7 +82,9 @@ def undisturbed(fragile: Client) -> tuple[bytes, ...]:
         return bits(fit(slow_data(READ_S), max_passes=2))
 
 
-@pytest.mark.parametrize(("npass", "kept"), [(0, True), (1, True), (1, False)])
+@pytest.mark.parametrize(
+    ("npass", "kept"), [(0, True), pytest.param(1, True, marks=pytest.mark.long), (1, False)]
+)
 def test_a_killed_worker_changes_no_bit(
     npass: int,
     kept: bool,
@@ -200,7 +202,7 @@ def with_background(t, a, tau, c, background):
     return a * jnp.exp(-t / tau) + c + 0.01 * background[0]
 
 
-@pytest.mark.parametrize("kept", [True, False])
+@pytest.mark.parametrize("kept", [True, pytest.param(False, marks=pytest.mark.long)])
 def test_constants_and_a_mean_are_made_again_after_their_worker_died(
     kept: bool, fragile: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
