@@ -18,7 +18,7 @@ from dfit.learning import Reliability
 from dfit.limits import as_bytes, require_room, rounded_up
 from dfit.plans import Plan
 from dfit.reduce.calibrate import DryRun
-from dfit.reduce.footprint import BASE_BYTES, Footprint, client_peak, footprint_of, kept_each
+from dfit.reduce.footprint import BASE_BYTES, Footprint, client_peak, footprint_of, kept_each, programs_of
 from dfit.reduce.site import Site
 from dfit.terms import Origin, Terms
 
@@ -195,7 +195,7 @@ def decide(
         threads=in_flight * site.processes,
         limit=site.limit,
         peak_bytes=footprint.peak(tasks, ahead, kept),
-        client_bytes=client_peak(partitions, facts.varying),
+        client_bytes=client_peak(partitions, facts.varying, facts.sample_points > 0),
         smallest_limit=math.ceil((site.used + footprint.peak(1, False, kept)) / site.limit.fraction),
         first_pass_s=pass_seconds(terms, load, each, ahead),
         pass_s=pass_s,
@@ -220,7 +220,7 @@ def _footprint(facts: Facts, site: Site, runs: Sequence[DryRun] = ()) -> Footpri
         facts.varying,
         facts.storage.kind if facts.lazy else None,
         max((run.base_bytes for run in runs), default=None),
-        client=not site.workers,
+        programs=0 if site.workers else programs_of(facts.varying, facts.sample_points > 0),
         temporaries=max((run.temporary_bytes for run in runs), default=0),
     )
 

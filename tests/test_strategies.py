@@ -255,7 +255,7 @@ def test_data_that_fit_but_leave_no_room_for_a_partition_are_read_in_every_pass(
         25_000_000, 200_000_000, 8, chunk, chunk, 1 << 20, 1024, 3, Storage("zarr", "none", False, 0)
     )
     limit = Limit(1_000_000_000, "memory_limit", False, 0.75, "default")
-    site = Site(None, None, 0, 2, 2, limit, used=300_000_000)
+    site = Site(None, None, 0, 2, 2, limit, used=330_000_000)
     assert facts.nbytes < keep_room(site)
     strategy, reason = strategy_of(None, facts, site)
     plan = decide(facts, Plan(), strategy, reason, site, Terms(10.0, 1.0, 0.5, 1.0, Origin.STATIC))

@@ -16,8 +16,11 @@ from dataclasses import dataclass
 MIB = 1 << 20
 # JAX and a first kernel, and more for each column of derivatives, where no dry run has measured them.
 BASE_BYTES, BASE_COLUMN_BYTES = 85 * MIB, MIB
-# What the client compiles beside a kernel: the model's trial, the warm-up, the covariance.
-PROGRAMS_BYTES, PROGRAMS_COLUMN_BYTES = 56 * MIB, 4.5 * MIB
+# What a client compiles beside the kernel: the solver's step and the covariance, and with a warm-up its loop.
+STEP_BYTES, STEP_COLUMN_BYTES = 30 * MIB, 2 * MIB
+WARMUP_BYTES, WARMUP_COLUMN_BYTES = 56 * MIB, 4.5 * MIB
+# A process that sums goes on growing by so much after its first leaves.
+LATER_BYTES = 4 * MIB
 # What the C library keeps of reading a chunk, by its decoded bytes: buffers of codecs and copies, in the
 # arenas of several threads; the filters of HDF5 hold a chunk once more each.
 COPIES, HDF5_COPIES = 3.0, 7.0
@@ -55,7 +58,7 @@ def footprint_of(
     columns: int,
     kind: str | None,
     base: int | None = None,
-    client: bool = False,
+    programs: int = 0,
     temporaries: int = 0,
 ) -> Footprint:
     """Footprint of a fit.
@@ -68,7 +71,7 @@ def footprint_of(
     columns : varying parameters.
     kind : of the store that tasks read, see `dfit.data.storage.Storage`; None where the data are in memory.
     base : as a dry run has measured it: resident memory after it, less that before and less the data.
-    client : whether the tasks run in the client's process.
+    programs : bytes of what a client compiles, where the tasks run in its process, see `programs_of`.
     temporaries : bytes of the compiled kernel, as its compiler says; 0 where it is not known.
     """
     task = max(leaf_points * 8 * LEAF_ARRAYS, LEAST_TASK_BYTES) + temporaries
@@ -79,13 +82,20 @@ def footprint_of(
         ahead = int(COPIES_AHEAD * leaf_bytes)
     if base is None:
         base = _base(columns)
-    return Footprint(base + client * _programs(columns), task, ahead)
+    return Footprint(base + LATER_BYTES + programs, task, ahead)
 
 
-def client_peak(partitions: int, columns: int) -> int:
+def client_peak(partitions: int, columns: int, warms_up: bool) -> int:
     """Predicted memory of a client whose tasks run elsewhere, above what it takes idle."""
     reports = partitions * (REPORT_BYTES + 16 * (columns + 2) ** 2)
-    return _base(columns) + _programs(columns) + reports
+    return _base(columns) + programs_of(columns, warms_up) + reports
+
+
+def programs_of(columns: int, warms_up: bool) -> int:
+    """Bytes of what a client compiles beside the kernel."""
+    if warms_up:
+        return WARMUP_BYTES + int(columns * WARMUP_COLUMN_BYTES)
+    return STEP_BYTES + columns * STEP_COLUMN_BYTES
 
 
 def kept_each(kept: int, processes: int) -> int:
@@ -95,7 +105,3 @@ def kept_each(kept: int, processes: int) -> int:
 
 def _base(columns: int) -> int:
     return BASE_BYTES + columns * BASE_COLUMN_BYTES
-
-
-def _programs(columns: int) -> int:
-    return PROGRAMS_BYTES + int(columns * PROGRAMS_COLUMN_BYTES)

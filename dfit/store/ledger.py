@@ -9,6 +9,7 @@ nobody has written to for as long as records are kept goes.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import re
@@ -203,9 +204,10 @@ class Ledger:
             if now - stamp.written_ns / 1e9 > DAYS * DAY_S:
                 self._disk.remove(stamp.name)
         for left in Path(self.path).glob(f"{TEMPORARY}*"):
-            # A write in another process takes no day.
-            if now - left.lstat().st_mtime > DAY_S:
-                left.unlink(missing_ok=True)
+            with contextlib.suppress(FileNotFoundError):  # its writer has ended meanwhile
+                # A write in another process takes no day.
+                if now - left.lstat().st_mtime > DAY_S:
+                    left.unlink()
 
     def _require_own(self) -> None:
         if os.path.isdir(self.path) and os.stat(self.path).st_uid != os.geteuid():

@@ -170,7 +170,7 @@ def test_a_killed_scheduler_is_a_clear_error_leaves_no_worker_and_fewer_workers_
     cluster: Processes, tmp_path: Path, undisturbed: tuple[bytes, ...], caplog: pytest.LogCaptureFixture
 ) -> None:
     checkpoint = dfit.Checkpoint(tmp_path / "fit.ckpt", every_s=0.02)
-    fault = fit_until_fault(cluster, signal.SIGKILL, PARTITIONS // 3, checkpoint=checkpoint)
+    fault = fit_until_fault(cluster, signal.SIGKILL, PARTITIONS // 2, checkpoint=checkpoint)
     require_clear_error(fault, signal.SIGKILL)
     wait_until(lambda: not cluster.left(), DEATH_TIMEOUT_S + 30)
     with (

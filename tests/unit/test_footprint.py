@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dfit.reduce.footprint import Footprint, client_peak, footprint_of, kept_each
+from dfit.reduce.footprint import LATER_BYTES, Footprint, client_peak, footprint_of, kept_each, programs_of
 
 MIB = 1 << 20
 LEAF = 1 << 18
@@ -33,8 +33,8 @@ def test_prediction_is_one_to_1_3_times_what_was_measured(leaf, chunk, columns, 
 @pytest.mark.parametrize("kind", [None, "zarr", "netcdf"])
 def test_peak_grows_with_tasks_and_kept_data_and_by_nothing_else(kind):
     found = footprint_of(8 * MIB, 8 * MIB, LEAF, 3, kind, 100)
-    assert found.base == 100
-    assert found.peak(3, False, 50) == 100 + 3 * found.task + 50
+    assert found.base == 100 + LATER_BYTES
+    assert found.peak(3, False, 50) == found.base + 3 * found.task + 50
     assert found.peak(3, True, 50) == found.peak(3, False, 50) + 3 * found.ahead
 
 
@@ -53,14 +53,13 @@ def test_chunks_of_hdf5_take_more_than_those_of_zarr():
 
 
 def test_tasks_in_the_clients_process_pay_for_its_programs_too():
-    apart, together = (footprint_of(0, 0, LEAF, 3, "zarr", 0, client=client) for client in (False, True))
-    assert together.base - apart.base == client_peak(0, 3) - footprint_of(0, 0, LEAF, 3, "zarr").base
-    assert together.task == apart.task
+    apart, together = (footprint_of(0, 0, LEAF, 3, "zarr", 0, programs=n) for n in (0, programs_of(3, True)))
+    assert together.base - apart.base == programs_of(3, True) > programs_of(3, False) > 0
 
 
 def test_client_takes_more_for_every_report_and_parameter():
-    assert client_peak(10_000, 3) - client_peak(0, 3) == 10_000 * (2048 + 16 * 25)
-    assert client_peak(0, 20) > client_peak(0, 3)
+    assert client_peak(10_000, 3, False) - client_peak(0, 3, False) == 10_000 * (2048 + 16 * 25)
+    assert client_peak(0, 20, False) > client_peak(0, 3, False)
 
 
 def test_fullest_of_several_processes_keeps_more_than_its_share():
