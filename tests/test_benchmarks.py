@@ -53,6 +53,7 @@ def test_control_that_loads_everything_dies_under_the_limit(tmp_path):
     assert "Unable to allocate" in control.stderr or "MemoryError" in control.stderr
 
 
+@pytest.mark.long
 def test_overhead_counts_every_point_in_every_pass():
     passes = overhead.measure(chunks=8, rounds=2)
     assert len(passes) == 2

@@ -107,7 +107,7 @@ CASES: dict[str, Callable[[], tuple[xr.DataArray, Any, dict[str, Any]]]] = {
 }
 
 
-LONG_CASES = {"sigma, gaps, starts by pixel"}
+LONG_CASES = {"sigma, gaps, starts by pixel", "hard starts"}
 
 
 @pytest.mark.parametrize(

@@ -50,6 +50,7 @@ def test_a_worker_compiles_once() -> None:
     assert found.best_values["tau"] == pytest.approx(2, rel=1e-2)
 
 
+@pytest.mark.long
 def test_other_processes_of_a_pool_give_the_same_bits() -> None:
     with dask.config.set({"scheduler": "synchronous", "dfit.partition-bytes": "1 B"}):
         expected = dfit.fit(model(2.5), data(), "t", p0=[2, 1, 0])

@@ -61,7 +61,11 @@ class Watch:
 
 
 @pytest.mark.parametrize(
-    ("passes", "part"), [(10, 8), pytest.param(100, 1, marks=[pytest.mark.slow, pytest.mark.timeout(7200)])]
+    ("passes", "part"),
+    [
+        pytest.param(10, 8, marks=pytest.mark.long),
+        pytest.param(100, 1, marks=[pytest.mark.slow, pytest.mark.timeout(7200)]),
+    ],
 )
 def test_memory_stays_flat_and_no_future_is_left(passes: int, part: int) -> None:
     chunks = CHUNKS // part

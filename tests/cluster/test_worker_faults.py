@@ -160,6 +160,7 @@ def counted_once(found: dfit.FitResult) -> None:
     assert found.ndata == PARTITIONS * POINTS
 
 
+@pytest.mark.long
 def test_a_worker_twenty_times_slower_changes_no_bit(fragile: Client, undisturbed: tuple[bytes, ...]) -> None:
     fit(slow_data(0.0), max_passes=1)  # both workers have compiled the model
     slow = process_ids(fragile)
@@ -202,7 +203,8 @@ def with_background(t, a, tau, c, background):
     return a * jnp.exp(-t / tau) + c + 0.01 * background[0]
 
 
-@pytest.mark.parametrize("kept", [True, pytest.param(False, marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("kept", [True, False])
 def test_constants_and_a_mean_are_made_again_after_their_worker_died(
     kept: bool, fragile: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
