@@ -165,7 +165,7 @@ def test_what_a_task_costs_is_found_in_the_seconds_that_the_model_gives_a_pass(t
 def test_hardware_is_the_same_in_any_order_of_answers_and_after_an_update_of_the_kernel() -> None:
     memory = (16 << 30) - (300 << 20)
     old, new, other = (
-        DryRun(name, Hardware(name, 2, "32K"), (size, "physical memory", True), 0)
+        DryRun(name, Hardware(name, 2, "32K"), (size, "physical memory", True))
         for name, size in (("old", memory), ("new", memory), ("old", memory - (1 << 20)))
     )
     site = site_of(None, None)

@@ -38,7 +38,7 @@ class DryRun:
     ----------
     process : its name.
     hardware, limit : what it has; the limit in bytes, whose it is, and whether the system enforces it.
-    idle_bytes, base_bytes : memory of the process before, and how much more it needs since, without the data.
+    base_bytes : how much more memory the process needs since, without the data.
     point_ns, byte_ns, wait : see `dfit.terms.Terms`.
     temporary_bytes, flops_per_point : of the compiled kernel, see `Kernel`.
     failure : why there are no times, "" where there are.
@@ -47,7 +47,6 @@ class DryRun:
     process: str
     hardware: Hardware
     limit: tuple[int, str, bool]
-    idle_bytes: int
     base_bytes: int = 0
     point_ns: float = 0.0
     byte_ns: float = 0.0
@@ -66,7 +65,7 @@ def dry_run(
 ) -> DryRun:
     """Read and sum the first leaves, and tell what it took; what fails here is told, and met again by the pass."""
     idle = resident_bytes()[0]
-    here = DryRun(process_name(), hardware(), process_limit(), idle)
+    here = DryRun(process_name(), hardware(), process_limit())
     try:
         work = works[0]
         held, seconds, busy = _read(job, work, kept[0])
