@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import statistics
+from itertools import pairwise
 from typing import Any
 
 import dask.array as da
@@ -52,10 +53,14 @@ class Watch:
             seen.append(resident_mib(pid))
         self.tasks.append(self._client.run_on_scheduler(lambda dask_scheduler: len(dask_scheduler.tasks)))
 
-    def growth(self, settled: int) -> float:
-        """Largest growth of a process from the passes after ``settled`` to the last ones."""
+    def growth(self) -> float:
+        """Largest growth of a process over as many passes, as fast as from one to the next in the median.
+
+        What leaks grows from pass to pass. The allocator's own hold goes up and down, or up once and stays, by
+        up to a fifth of a worker: no pass means anything by its difference to one other.
+        """
         return max(
-            statistics.median(seen[-settled:]) / statistics.median(seen[settled : 2 * settled]) - 1
+            len(seen) * statistics.median(later - earlier for earlier, later in pairwise(seen)) / seen[0]
             for seen in self.memory.values()
         )
 
@@ -94,10 +99,10 @@ def test_memory_stays_flat_and_no_future_is_left(passes: int, part: int) -> None
         assert client.run(os.getpid) == pids, "a worker was started again"
     assert found.npasses == passes
     size = (1 + COORDINATES) * y.nbytes
-    growth = watch.growth(max(3, passes // 10))
+    growth = watch.growth()
     print(
         f"\n{passes} passes over {size / LIMIT:.1f} times the worker's memory: grown by {100 * growth:.1f} %; "
         f"{max(watch.tasks)} tasks at most after a pass"
     )
     assert growth < 0.05
-    assert max(watch.tasks) <= 1  # the last one is let go of a moment later
+    assert max(watch.tasks) < 5, "of 53 a pass: only the last ones are let go of a moment later"
