@@ -3,10 +3,11 @@
 With reading R, of which a share w waits for the store and 1 - w decodes, and computing C, both in seconds
 of one thread, T tasks at a time on P cores and reads ahead of the computing, a pass takes
 
-    max((R (1 - w) + C) / P, max(R, C) / T) + tasks x overhead + half a task,
+    max((R (1 - w) + C) / P, max(R, C) / T) + tasks x overhead + spread x a task,
 
-the last for the threads that wait for the slowest at the end.  Without reading ahead a task takes R + C; with it
-the chunks of its first leaf are still waited for.
+the last for the threads that wait for the slowest at the end: tasks that are alike end together, unlike ones
+anywhere within the last.  Without reading ahead a task takes R + C; with it the chunks of its first leaf are still
+waited for.
 """
 
 from __future__ import annotations
@@ -20,9 +21,7 @@ from dfit.terms import Terms
 # is longer holds up an interrupt, a save of a checkpoint, and the end of the pass.
 SHORTEST_S, OVERHEADS, LONGEST_S = 0.1, 50, 2.0
 STARTS = 10  # what a task waits for its first leaf is at most such a part of it
-# Partitions of unlike speed need several tasks for every thread to share the work evenly, as far as these
-# cost no more than this part of the work.
-ROUNDS, EVENNESS = 4, 0.1
+MOST_WAITED = 0.5  # of a task, at the end: however unlike they are, some are done and some have just begun
 
 
 @dataclass(frozen=True)
@@ -68,7 +67,12 @@ def pass_seconds(terms: Terms, load: Load, partition_points: int, read_ahead: bo
     at_once = min(load.threads, load.cores)
     work = work_seconds(terms, load, read_ahead)
     beside = 1e-3 * terms.task_ms + start(terms, load, read_ahead) / at_once
-    return work / at_once + work / tasks / 2 * (1 - 1 / at_once) + beside * tasks
+    return work / at_once + at_end(terms.spread, work / tasks, at_once) + beside * tasks
+
+
+def at_end(spread: float, task_s: float, at_once: int) -> float:
+    """Seconds by which a pass is longer for threads that wait for the others' last tasks."""
+    return min(spread, MOST_WAITED) * task_s * (1 - 1 / at_once)
 
 
 def best_partition(terms: Terms, load: Load, read_ahead: bool = True) -> int:
@@ -76,12 +80,10 @@ def best_partition(terms: Terms, load: Load, read_ahead: bool = True) -> int:
     work, waits = work_seconds(terms, load, read_ahead), start(terms, load, read_ahead)
     overhead = max(1e-3 * terms.task_ms, 1e-6)
     shortest = max(SHORTEST_S, OVERHEADS * overhead, STARTS * waits)
-    # Where half a task at the end costs as much as the overhead of all of them.
-    tasks = math.sqrt(work * (1 - 1 / load.threads) / (2 * overhead))
-    even = min(ROUNDS * load.threads, EVENNESS * body(terms, load, read_ahead) / overhead)
-    tasks = max(tasks, even, work / max(LONGEST_S, shortest))
-    tasks = max(min(tasks, work / shortest), load.threads)
-    rounds = math.ceil(tasks / load.threads)
+    # Where what is waited for at the end costs as much as the overhead of all of them.
+    tasks = math.sqrt(at_end(terms.spread, work, load.threads) / overhead)
+    least = math.ceil(work / max(LONGEST_S, shortest) / load.threads)
+    rounds = max(1, least, round(min(tasks, work / shortest) / load.threads))
     return max(1, -(-load.points // (rounds * load.threads)))
 
 

@@ -30,6 +30,7 @@ TASK_MS = {False: 0.5, True: 4.0}
 BYTE_NS = {"none": 0.2, "lz4": 0.35, "blosc": 0.4, "zstd": 0.8, "gzip": 3.0, "zlib": 3.0}
 USUAL_BYTE_NS = 0.8
 STATIC_WAIT = 0.5  # a store may be far away
+SPREAD = 0.25  # of tasks that have not been seen: other programs run beside them
 GIB = 1 << 30
 PACKAGES = ("dfit", "jax", "jaxlib", "numpy", "dask", "zarr", "xarray")
 
@@ -102,7 +103,12 @@ def static_terms(facts: Facts, site: Site) -> Terms:
     byte_ns = BYTE_NS.get(codec, USUAL_BYTE_NS) if facts.lazy else 0.0
     point_ns = 10 + 3 * facts.varying + 0.15 * facts.varying**2
     return Terms(
-        point_ns, byte_ns, STATIC_WAIT if facts.lazy else 0.0, TASK_MS[bool(site.workers)], Origin.STATIC
+        point_ns,
+        byte_ns,
+        STATIC_WAIT if facts.lazy else 0.0,
+        TASK_MS[bool(site.workers)],
+        SPREAD,
+        Origin.STATIC,
     )
 
 
@@ -112,7 +118,9 @@ def tried_terms(runs: Sequence[DryRun], site: Site) -> Terms | None:
     if not good:
         return None
     middle = good[len(good) // 2]
-    return Terms(middle.point_ns, middle.byte_ns, middle.wait, TASK_MS[bool(site.workers)], Origin.DRY_RUN)
+    return Terms(
+        middle.point_ns, middle.byte_ns, middle.wait, TASK_MS[bool(site.workers)], SPREAD, Origin.DRY_RUN
+    )
 
 
 def workload_of(

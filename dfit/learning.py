@@ -29,7 +29,7 @@ WINDOW, LEAST = 10, 5  # last runs whose predictions are judged, and how many it
 CLOSE = 1.25  # a prediction that came true
 THRESHOLD = 0.5  # share of such predictions below which the dry run decides
 OFF, MATTERS = 3.0, 0.1  # what a dry run cannot be wrong by, where it is so much of a pass
-NAMES = ("point_ns", "byte_ns", "wait", "task_ms")
+NAMES = ("point_ns", "byte_ns", "wait", "task_ms", "spread")
 
 
 @dataclass(frozen=True)
@@ -82,8 +82,8 @@ def learned(records: Iterable[Record], workload_key: str, hardware_key: str) -> 
     rows = [row for record in own if (row := _costs(record)) is not None][-RUNS:]
     if not rows:
         return None
-    point_ns, byte_ns, wait, task_ms = (statistics.median(column) for column in zip(*rows, strict=True))
-    terms = Terms(point_ns, byte_ns, wait, task_ms, Origin.HISTORY)
+    middle = map(statistics.median, zip(*rows, strict=True))
+    terms = Terms(**dict(zip(NAMES, middle, strict=True)), origin=Origin.HISTORY)
     return Learned(terms, len(rows), reliability(own, Origin.HISTORY))
 
 
@@ -124,7 +124,7 @@ def _costs(record: Record) -> tuple[float, ...] | None:
     known = tuple(value for value in values if value is not None)
     if len(known) < len(NAMES):
         return None
-    point_ns, _, wait, _ = known
+    point_ns, _, wait, *_ = known
     return known if point_ns > 0 and wait <= 1 else None
 
 

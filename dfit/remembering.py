@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from statistics import median
 
-from dfit.cost import Load, pass_seconds
+from dfit.cost import Load, at_end, pass_seconds
 from dfit.costing import TASK_MS, versions
+from dfit.learning import NAMES
 from dfit.prepare import Prepared
 from dfit.reduce.pace import PassCost
 from dfit.store.row import Record
@@ -87,7 +88,6 @@ def measured(costs: Sequence[PassCost], prepared: Prepared) -> dict[str, float |
         "wait": None if plan.terms is None or plan.terms.origin == Origin.STATIC else terms.wait,
         "pass_s": pass_s,
         "first_pass_s": costs[0].seconds if whole else None,
-        "spread": median(c.spread for c in costs),
         "passes": float(len(costs)),
         "points": float(plan.points),
         "peak_bytes": float(peak),
@@ -107,6 +107,7 @@ def _raw(costs: Sequence[PassCost], prepared: Prepared) -> Terms:
         1e9 * read_s / nbytes if nbytes else 0.0,
         plan.terms.wait,
         median(overhead_ms(c, plan.threads, plan.workers > 0) for c in costs),
+        median(c.spread for c in [c for c in costs if not c.compilations] or costs),
         Origin.HISTORY,
     )
 
@@ -118,11 +119,11 @@ def overhead_ms(cost: PassCost, threads: int, on_cluster: bool) -> float:
         return usual
     at_once = min(threads, cost.tasks)
     busy = sum(cost.task_s)
-    at_end = (at_once - 1) / 2 * busy / cost.tasks
-    spare = 1e3 * (cost.seconds - (busy + at_end) / at_once) / cost.tasks
+    work = busy / at_once + at_end(cost.spread, busy / cost.tasks, at_once)
+    spare = 1e3 * (cost.seconds - work) / cost.tasks
     return min(max(spare, usual / TASK_FACTOR), usual * TASK_FACTOR)
 
 
 def numbers(terms: Terms) -> dict[str, float | None]:
     """Costs under the names of `Record`."""
-    return {name: getattr(terms, name) for name in ("point_ns", "byte_ns", "wait", "task_ms")}
+    return {name: getattr(terms, name) for name in NAMES}

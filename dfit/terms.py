@@ -24,6 +24,7 @@ class Terms:
     byte_ns : reading one byte, counted as decoded, in one thread, in ns; 0 for data in memory.
     wait : share of a read (0 to 1) that waits for the store; the rest decodes, which is a core's work.
     task_ms : what a task costs beside its own work, in ms.
+    spread : coefficient of variation of the seconds a point, over the tasks of a pass.
     origin : where these numbers come from.
     """
 
@@ -31,4 +32,5 @@ class Terms:
     byte_ns: float
     wait: float
     task_ms: float
+    spread: float
     origin: Origin

@@ -156,10 +156,10 @@ def test_a_history_that_a_dry_run_contradicts_is_not_followed(
 def test_what_a_task_costs_is_found_in_the_seconds_that_the_model_gives_a_pass(threads: int) -> None:
     tasks, each_s, task_ms = 160, 0.1, 1.5
     load = Load(tasks, 0, threads, threads)
-    seconds = pass_seconds(Terms(1e9 * each_s, 0.0, 0.0, task_ms, Origin.DRY_RUN), load, 1)
-    assert overhead_ms(PassCost(seconds, tasks, task_s=[each_s] * tasks), threads, False) == pytest.approx(
-        task_ms
-    )
+    seconds = pass_seconds(Terms(1e9 * each_s, 0.0, 0.0, task_ms, 0.0, Origin.DRY_RUN), load, 1)
+    assert overhead_ms(
+        PassCost(seconds, tasks, task_s=[each_s] * tasks, task_points=[1] * tasks), threads, False
+    ) == pytest.approx(task_ms)
 
 
 def test_hardware_is_the_same_in_any_order_of_answers_and_after_an_update_of_the_kernel() -> None:

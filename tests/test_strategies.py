@@ -258,7 +258,7 @@ def test_data_that_fit_but_leave_no_room_for_a_partition_are_read_in_every_pass(
     site = Site(None, None, 0, 2, 2, limit, used=330_000_000)
     assert facts.nbytes < keep_room(site)
     strategy, reason = strategy_of(None, facts, site)
-    plan = decide(facts, Plan(), strategy, reason, site, Terms(10.0, 1.0, 0.5, 1.0, Origin.STATIC))
+    plan = decide(facts, Plan(), strategy, reason, site, Terms(10.0, 1.0, 0.5, 1.0, 0.25, Origin.STATIC))
     assert plan.strategy == "streaming" and site.used + plan.peak_bytes <= limit.budget
     with pytest.raises(dfit.InputError, match=r"memory_limit='\d+ MB' is the smallest"):
         decide(facts, Plan(), "in_memory", "asked for", site, plan.terms)

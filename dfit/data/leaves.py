@@ -73,7 +73,7 @@ def gather(
     Parameters
     ----------
     slabs : where copies go, by source; filled on first use and overwritten by the next leaf, so that
-        memory is touched for the first time once a task and not once a leaf.
+        memory is not touched for the first time with every leaf.
     """
     slabs = {} if slabs is None else slabs
     points = sum(s.stop - s.start for s in segments)
@@ -88,7 +88,7 @@ def gather(
                 out.append(leaf)
                 continue
         slab = slabs.get(k)
-        if slab is None or slab.dtype != whole.dtype:
+        if slab is None or (slab.dtype, slab.size) != (whole.dtype, size):
             slab = slabs[k] = empty_aligned(size, whole.dtype)
         at = 0
         for s in segments:

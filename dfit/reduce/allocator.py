@@ -12,7 +12,11 @@ import logging
 import os
 import platform
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+import numpy as np
 
 logger = logging.getLogger("dfit")
 
@@ -27,6 +31,7 @@ GIVE_BACK_ABOVE = 0.7
 _tuned = False
 _lock = threading.Lock()
 _idle: dict[str, int] = {}
+_free_slabs: dict[str, list[dict[int, np.ndarray]]] = {}
 
 
 def tune_allocator() -> bool:
@@ -82,3 +87,26 @@ def idle_bytes(fit: str) -> int:
             reset_peak()
             _idle[fit] = resident_bytes()[0]
         return _idle[fit]
+
+
+@contextmanager
+def slabs_of(fit: str) -> Iterator[dict[int, np.ndarray]]:
+    """Arrays for the leaves of one task of the fit, see `dfit.data.leaves.gather`, from its last task.
+
+    What a task frees the C library gives back to the system, and the next one's first touch of every page cost
+    more than the sums of a cheap model.  Kept until another fit sums here, or `let_go_of_slabs`.
+    """
+    with _lock:
+        if fit not in _free_slabs:
+            _free_slabs.clear()
+        free = _free_slabs.setdefault(fit, [])
+        slabs = free.pop() if free else {}
+    yield slabs
+    with _lock:  # not after an error, whose traceback may be kept and still shows what was in them
+        free.append(slabs)
+
+
+def let_go_of_slabs(fit: str) -> None:
+    """Free what `slabs_of` has kept for the fit."""
+    with _lock:
+        _free_slabs.pop(fit, None)

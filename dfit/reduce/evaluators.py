@@ -16,6 +16,7 @@ from dfit.data.plan import Partition, covered
 from dfit.data.subset import SamplePlan
 from dfit.errors import DataError, WorkerError
 from dfit.events import PartitionDone
+from dfit.reduce.allocator import let_go_of_slabs
 from dfit.reduce.books import Account, Table
 from dfit.reduce.checks import AGAIN, NotFiniteAtStart, differs, require_points, unreadable, unusable
 from dfit.reduce.draw import DrawReport, Gathering, Sample
@@ -115,7 +116,8 @@ class PassEvaluator:
         return self._runner
 
     def close(self) -> None:
-        """Let go of what the runner keeps in memory."""
+        """Let go of what is kept in memory."""
+        let_go_of_slabs(self._job.fit)
         if self._runner is not None:
             self._runner.close()
 

@@ -23,7 +23,7 @@ class PassCost:
     seconds : from its first task to its last report.
     tasks, points, bytes_read : what it did.
     read_s, wait_s, compute_s, compile_s, compilations : of all tasks together, see `Report`.
-    task_s : of each task.
+    task_s, task_points : of each task.
     """
 
     seconds: float = 0.0
@@ -36,6 +36,7 @@ class PassCost:
     compile_s: float = 0.0
     compilations: int = 0
     task_s: list[float] = field(default_factory=list)
+    task_points: list[int] = field(default_factory=list)
 
     def add(self, report: Report) -> None:
         """Count a task."""
@@ -46,11 +47,13 @@ class PassCost:
         ):
             setattr(self, name, getattr(self, name) + getattr(report, name))
         self.task_s.append(report.wait_s + report.compute_s)
+        self.task_points.append(report.points)
 
     @property
     def spread(self) -> float:
-        """Standard deviation of the tasks' seconds, relative to their mean."""
-        return float(np.std(self.task_s) / np.mean(self.task_s)) if self.task_s else 0.0
+        """Standard deviation of the tasks' seconds a point, relative to their mean; 0 for less than two tasks."""
+        each = [s / n for s, n in zip(self.task_s, self.task_points, strict=True) if n]
+        return float(np.std(each, ddof=1) / np.mean(each)) if len(each) > 1 else 0.0
 
 
 class Pace:

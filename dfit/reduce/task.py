@@ -22,7 +22,7 @@ from dfit.data.graph import Work
 from dfit.data.leaves import gather
 from dfit.data.plan import Partition, Segment, leaves_of
 from dfit.errors import ModelError, ReadFailed
-from dfit.reduce.allocator import idle_bytes, resident_bytes
+from dfit.reduce.allocator import idle_bytes, resident_bytes, slabs_of
 from dfit.reduce.job import Job, Point
 from dfit.reduce.kernels import Kernel, kernel_for
 from dfit.reduce.not_finite import first_point
@@ -162,12 +162,11 @@ def summed(
     drawn: list[Drawn] = []
     points = left_out = 0
     cost = 0.0
-    copies: dict[int, np.ndarray] = {}
-    with Reading(job, work, kept, store) as reading:
+    with slabs_of(job.fit) as slabs, Reading(job, work, kept, store) as reading:
         for k, chunks, ahead in zip(leaves, wanted, ahead_of(wanted), strict=True):
             # No name here for the arrays: the last leaf's are let go before more are waited for.
             leaf = _sum_leaf(
-                job, kernel, point, scalars, todo[k], partition, reading.hold(chunks, ahead), copies
+                job, kernel, point, scalars, todo[k], partition, reading.hold(chunks, ahead), slabs
             )
             points, cost, compile_s = points + leaf.points, cost + leaf.sums.cost, compile_s + leaf.compile_s
             left_out += missing(leaf.sums.counts)
@@ -214,11 +213,11 @@ def _sum_leaf(
     segments: Sequence[Segment],
     partition: Partition,
     held: Mapping[int, Sequence[np.ndarray]],
-    copies: dict[int, np.ndarray],
+    slabs: dict[int, np.ndarray],
 ) -> _Summed:
-    """Sum the leaf of these segments; ``copies`` as ``slabs`` of `gather`."""
-    slabs, n = gather(segments, partition.chunks, held, job.axes, job.leaf_size, copies)
-    leaf, codes = _leaf_of(job, slabs, n)
+    """Sum the leaf of these segments; ``slabs`` as in `gather`."""
+    arrays, n = gather(segments, partition.chunks, held, job.axes, job.leaf_size, slabs)
+    leaf, codes = _leaf_of(job, arrays, n)
     traces, called = kernel.traces, time.perf_counter()
     out = kernel(point.theta, leaf, scalars)
     # Other threads wait for the one that compiles: it is their time, too.
@@ -231,11 +230,11 @@ def _sum_leaf(
     return _Summed(sums, n, list(_troubles(job, sums, chunks, point, leaf, scalars)), compile_s)
 
 
-def _leaf_of(job: Job, slabs: Sequence[np.ndarray], n: int) -> tuple[Leaf, np.ndarray | None]:
-    """The leaf of n points that these slabs make, and the codes of its groups, if it has any."""
+def _leaf_of(job: Job, arrays: Sequence[np.ndarray], n: int) -> tuple[Leaf, np.ndarray | None]:
+    """The leaf of n points that these arrays make, and the codes of its groups, if it has any."""
     by_role: dict[str, list[np.ndarray]] = {}
-    for role, slab in zip(job.roles, slabs, strict=True):
-        by_role.setdefault(role, []).append(slab)
+    for role, array in zip(job.roles, arrays, strict=True):
+        by_role.setdefault(role, []).append(array)
     sigma, where, codes = (by_role.get(role, [None])[0] for role in ("sigma", "where", "group"))
     return Leaf(by_role["y"][0], tuple(by_role.get("coordinate", ())), sigma, where, (), n), codes
 

@@ -44,8 +44,7 @@ class Record:
     predicted : numbers by name: pass_s, low_s and high_s (seconds per pass and its 80 % interval), peak_bytes,
         and those of `dfit.terms.Terms`; None where there was none.
     predicted_by : an `Origin`.
-    measured : the same names, and first_pass_s, spread (coefficient of variation of the partitions' times),
-        passes, points.
+    measured : the same names, and first_pass_s, passes, points.
     id : 32 hexadecimal digits, by which copies are known.
     when : seconds since 1970, UTC.
     workload_key, hardware_key : of the two, from `key_of`.

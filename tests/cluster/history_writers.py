@@ -32,7 +32,7 @@ def record(last: str = "") -> Record:
 
     One whose id ends in 0 puts files together.
     """
-    measured = {"pass_s": 1.25, "point_ns": 20.0, "byte_ns": 0.5, "wait": 0.25, "task_ms": 1.5}
+    measured = {"pass_s": 1.25, "point_ns": 20.0, "byte_ns": 0.5, "wait": 0.25, "task_ms": 1.5, "spread": 0.1}
     number = uuid.uuid4().hex
     return Record(
         {"model": number},

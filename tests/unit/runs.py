@@ -10,7 +10,15 @@ from typing import Any
 from dfit.store.ledger import Ledger
 from dfit.store.row import Record, encode
 
-NUMBERS = {"pass_s": 2.5, "point_ns": 20.0, "byte_ns": 0.5, "wait": 0.25, "task_ms": 1.5, "peak_bytes": None}
+NUMBERS = {
+    "pass_s": 2.5,
+    "point_ns": 20.0,
+    "byte_ns": 0.5,
+    "wait": 0.25,
+    "task_ms": 1.5,
+    "spread": 0.1,
+    "peak_bytes": None,
+}
 
 
 def record(model: str = "a", **changed: Any) -> Record:

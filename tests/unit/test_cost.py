@@ -13,8 +13,10 @@ from dfit.terms import Origin, Terms
 SECOND = 10**9  # of points that take 1 ns each
 
 
-def terms(point_ns: float = 1.0, byte_ns: float = 0.0, wait: float = 0.0, task_ms: float = 1.0) -> Terms:
-    return Terms(point_ns, byte_ns, wait, task_ms, Origin.DRY_RUN)
+def terms(
+    point_ns: float = 1.0, byte_ns: float = 0.0, wait: float = 0.0, task_ms: float = 1.0, spread: float = 0.25
+) -> Terms:
+    return Terms(point_ns, byte_ns, wait, task_ms, spread, Origin.DRY_RUN)
 
 
 def test_computing_alone_is_shared_by_the_threads() -> None:
@@ -56,9 +58,10 @@ def test_a_pass_costs_its_tasks_beside_its_work() -> None:
     assert pass_seconds(terms(task_ms=10), alone, SECOND // 50) == pytest.approx(1 + 50 * 0.010)
 
 
-def test_threads_wait_for_half_a_task_at_the_end() -> None:
-    free = terms(task_ms=0)
-    assert pass_seconds(free, Load(SECOND, 0, 2, 2), SECOND // 10) == pytest.approx(0.5 + 0.1 / 2 / 2)
+@pytest.mark.parametrize(("spread", "waited"), [(0.0, 0.0), (0.1, 0.1), (0.5, 0.5), (3.0, 0.5)])
+def test_threads_wait_at_the_end_as_long_as_tasks_are_unlike(spread: float, waited: float) -> None:
+    free = terms(task_ms=0, spread=spread)
+    assert pass_seconds(free, Load(SECOND, 0, 2, 2), SECOND // 10) == pytest.approx(0.5 + waited * 0.1 / 2)
     assert pass_seconds(free, Load(SECOND, 0, 1, 1), SECOND // 10) == pytest.approx(1.0)
 
 
@@ -72,9 +75,9 @@ def test_no_more_reads_are_waited_for_at_a_time_than_there_are_tasks() -> None:
 
 
 CASES = [
-    (terms(point_ns, byte_ns, wait, task_ms), Load(points, 8 * points, threads, threads))
-    for point_ns, byte_ns, (wait, task_ms), points, threads in itertools.product(
-        (5.0, 200.0), (0.2, 3.0), ((0.0, 0.5), (0.9, 4.0)), (10**7, 10**10), (1, 2, 64)
+    (terms(point_ns, byte_ns, wait, task_ms, spread), Load(points, 8 * points, threads, threads))
+    for point_ns, byte_ns, (wait, task_ms, spread), points, threads in itertools.product(
+        (5.0, 200.0), (0.2, 3.0), ((0.0, 0.5, 0.05), (0.9, 4.0, 0.5)), (10**7, 10**10), (1, 2, 64)
     )
 ]
 
@@ -104,7 +107,13 @@ def test_no_partition_within_the_bounds_makes_a_pass_much_shorter(costs: Terms, 
 def test_threads_get_as_many_tasks_each() -> None:
     load = Load(10**9, 0, 6, 6)
     tasks = -(-load.points // best_partition(terms(30.0), load))
-    assert tasks % 6 == 0 and tasks >= 4 * 6
+    assert tasks % 6 == 0 and tasks > 6
+
+
+def test_tasks_that_are_alike_are_few_and_unlike_ones_are_many() -> None:
+    load = Load(2 * SECOND, 0, 2, 2)
+    tasks = [-(-load.points // best_partition(terms(spread=spread), load)) for spread in (0.0, 0.02, 0.5)]
+    assert tasks == sorted(tasks) and tasks[0] == 2 and tasks[-1] > 4 * tasks[0]
 
 
 def test_dearer_points_come_in_smaller_partitions() -> None:

@@ -14,9 +14,9 @@ from dfit.learning import LEAST, RUNS, WINDOW, contradicted, learned, reliabilit
 from dfit.store.row import Record, key_of
 from dfit.terms import Origin, Terms
 
-COSTS = {"point_ns": 20.0, "byte_ns": 0.5, "wait": 0.25, "task_ms": 1.5}
+COSTS = {"point_ns": 20.0, "byte_ns": 0.5, "wait": 0.25, "task_ms": 1.5, "spread": 0.1}
 HERE, STREAMING = {"cpu": "this one"}, {"model": "a", "strategy": "streaming"}
-TERMS = Terms(20.0, 0.5, 0.25, 1.5, Origin.DRY_RUN)
+TERMS = Terms(20.0, 0.5, 0.25, 1.5, 0.1, Origin.DRY_RUN)
 
 
 def run(factor: float = 1.0, ratio: float = 1.0, origin: str = "history", **changed: Any) -> Record:
@@ -34,7 +34,7 @@ def known(records: list[Record]) -> Any:
 
 def test_costs_are_the_median_of_the_last_runs() -> None:
     found = known([run(100.0)] * 5 + [run(k) for k in (1, 2, 3, 4, 5, 6, 7)])
-    assert found.terms == Terms(80.0, 0.5, 0.25, 1.5, Origin.HISTORY)
+    assert found.terms == Terms(80.0, 0.5, 0.25, 1.5, 0.1, Origin.HISTORY)
     assert found.runs == RUNS
 
 
