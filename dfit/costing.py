@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import astuple, dataclass, field, replace
+from functools import cache
 from importlib.metadata import version
 
 import xarray as xr
@@ -163,6 +164,7 @@ def _whole_gib(size: int) -> int:
     return -(-size // GIB) * GIB
 
 
+@cache  # each is looked for on disk, in a millisecond
 def versions() -> dict[str, Value]:
     """Packages that decide the speed."""
     return {name: version(name) for name in PACKAGES}

@@ -69,7 +69,7 @@ def dry_run(
     try:
         work = works[0]
         held, seconds, busy = _read(job, work, kept[0])
-        if seconds < SHORT_READ_S and len(works) > 1:
+        if seconds < SHORT_READ_S and len(works) > 1 and work.graph:
             work = works[1]
             held, seconds, busy = _read(job, work, kept[1])
         if held.failure is not None:

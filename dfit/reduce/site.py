@@ -13,7 +13,7 @@ from dask.system import CPU_COUNT
 
 from dfit.errors import InputError, warn
 from dfit.limits import Limit, limit_in_force, process_limit
-from dfit.reduce.allocator import resident_bytes
+from dfit.reduce.allocator import held_bytes
 from dfit.reduce.pulse import Pulse
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ class Site:
     threads : tasks at a time, in all processes.
     cores : that may do their work.
     limit : of one process.
-    used : bytes that the fullest of the processes holds already.
+    used : bytes that the fullest of the processes holds already, counted as the limit counts.
     """
 
     get: Get | None
@@ -88,7 +88,7 @@ def site_of(
     if client is None:
         threads = 1 if get is dask.local.get_sync else _threads()
         limit = limit_in_force(memory_limit, memory_fraction)
-        return Site(get, None, 0, threads, CPU_COUNT, limit, resident_bytes()[0])
+        return Site(get, None, 0, threads, CPU_COUNT, limit, held_bytes(limit.source))
     known = Pulse(client).ask(lambda: client.scheduler.identity(n_workers=-1))
     workers = list(known["workers"].values())
     threads = max(sum(w["nthreads"] for w in workers), 1)

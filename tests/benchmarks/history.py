@@ -31,7 +31,10 @@ PACKAGES = ("dfit", "jax", "jaxlib", "numpy", "dask", "zarr", "xarray")
 
 def record(number: int, when: float, rng: np.random.Generator) -> Record:
     """One with as many words and numbers as a fit leaves."""
-    values = {name: float(rng.lognormal(3, 2)) for name in NAMES} | {"wait": float(rng.uniform()), "spread": 0.1}
+    values = {name: float(rng.lognormal(3, 2)) for name in NAMES} | {
+        "wait": float(rng.uniform()),
+        "spread": 0.1,
+    }
     workload = {
         "model": f"{number % WORKLOADS:064x}",
         "parameters": 3,

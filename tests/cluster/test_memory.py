@@ -7,6 +7,7 @@ import resource
 import subprocess
 import sys
 import warnings
+from contextlib import nullcontext
 from pathlib import Path
 
 import dask
@@ -21,8 +22,10 @@ from dfit.planning import keep_room
 from dfit.reduce.site import site_of
 from tests.benchmarks.peak_memory import measured_apart, settle
 from tests.benchmarks.workloads import build, decay
+from tests.memory_group import memory_group
 
 ROOT = Path(__file__).parents[2]
+PAGE = 4096  # of memory, of which control groups have a whole number
 POINTS = 4_500_000  # a dry run has measured what the kernel takes
 
 HERE, ONE, TWO = "1 process, 2 threads", "1 worker, 2 threads", "2 workers, 1 thread"
@@ -49,20 +52,22 @@ def test_peak_is_predicted_within_a_third_and_memory_is_steady(tmp_path, name, s
     assert 0 < found["told"] <= found["predicted"], found
 
 
-def limited(folder: Path, limit: int) -> str:
-    """What this file prints as a program whose data segment the kernel limits, 0 for not at all."""
-    command = [sys.executable, "-m", "tests.cluster.test_memory", str(folder), str(limit)]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+def limited(folder: Path, limit: int, whose: str, what: str) -> str:
+    """What this file prints of a plan or a fit, as a program that the kernel gives so much memory."""
+    command = [sys.executable, "-m", "tests.cluster.test_memory", str(folder), str(limit), whose, what]
+    with memory_group(limit) if whose == "control group" else nullcontext([]) as inside:
+        done = subprocess.run([*inside, *command], capture_output=True, text=True, cwd=ROOT, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     return done.stdout.splitlines()[-1]
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs a limit on the data segment")
-def test_fit_ends_well_under_the_smallest_limit_of_its_plan(tmp_path):
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs limits of Linux")
+@pytest.mark.parametrize("whose", ["ulimit", "control group"])
+def test_fit_ends_well_under_the_smallest_limit_of_its_plan(tmp_path, whose):
     build("decay, zarr", tmp_path, POINTS)
-    smallest = int(limited(tmp_path, 0))
+    smallest = -(-int(limited(tmp_path, 2**32, whose, "plan")) // PAGE) * PAGE
     assert smallest < 2**30
-    found = json.loads(limited(tmp_path, smallest))
+    found = json.loads(limited(tmp_path, smallest, whose, "fit"))
     assert found["limit"] == smallest
     assert found["tau"] == pytest.approx(2, abs=0.01)
 
@@ -99,14 +104,14 @@ def block(which: int, block_id=None) -> np.ndarray:
 
 
 def main() -> None:
-    folder, limit = Path(sys.argv[1]), int(sys.argv[2])
-    if limit:
+    folder, limit, whose, what = Path(sys.argv[1]), int(sys.argv[2]), *sys.argv[3:]
+    if whose == "ulimit":
         resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
     warnings.simplefilter("ignore")
     work = build("decay, zarr", folder, POINTS)
     call = {"coords": work.coords, "p0": work.p0, "strategy": "streaming"}
     with dask.config.set(scheduler="threads", num_workers=2):
-        if not limit:
+        if what == "plan":
             print(dfit.plan(work.model, work.data, **call).smallest_limit)
             return
         found = dfit.fit(work.model, work.data, **call)
