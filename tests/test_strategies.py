@@ -139,7 +139,7 @@ def planned(**options: Any) -> dfit.Plan:
 def machine(monkeypatch: pytest.MonkeyPatch) -> None:
     """32 GiB, no other limit, and 400 MiB that this process holds."""
     monkeypatch.setattr("dfit.limits._limits", lambda root: iter([(32 << 30, "physical memory", True)]))
-    monkeypatch.setattr("dfit.reduce.site.resident_bytes", lambda: (400 << 20, 400 << 20))
+    monkeypatch.setattr("dfit.reduce.site.held_bytes", lambda source: 400 << 20)
 
 
 @pytest.mark.usefixtures("machine")

@@ -17,10 +17,13 @@ Grid = Sequence[Sequence[int]]
 # What one chunk is made of: a read and what is done with it. A mean over the data needs more, which is no
 # longer a try; so does what two runs of chunks share, such as the reads below that mean.
 NODES_PER_ARRAY, SHARED_NODES = 32, 3
+PARTS = (
+    2  # of a leaf, one of which is enough: where chunks are small reading all of it takes as long as a task
+)
 
 
 def first_of(sources: Sequence[Source], grid: Grid, runs: int = 2) -> Upstream | None:
-    """Work of the first one or two runs of chunks that make a leaf; None where they need more than themselves.
+    """Work of the first one or two runs of chunks that make half a leaf or more; None where they need more than themselves.
 
     Parameters
     ----------
@@ -46,7 +49,7 @@ def _box(grid: Grid, runs: int) -> tuple[tuple[int, ...], ...]:
     row = math.prod(lengths[0] for k, lengths in enumerate(filled) if k != axis)
     found, points, left = [], 0, runs
     for length in filled[axis]:
-        if points and points + row * length > LEAF_POINTS:
+        if points and points + row * length > LEAF_POINTS // PARTS:
             points, left = 0, left - 1
         if not left:
             break
