@@ -17,13 +17,12 @@ Grid = Sequence[Sequence[int]]
 # What one chunk is made of: a read and what is done with it. A mean over the data needs more, which is no
 # longer a try; so does what two runs of chunks share, such as the reads below that mean.
 NODES_PER_ARRAY, SHARED_NODES = 32, 3
-PARTS = (
-    2  # of a leaf, one of which is enough: where chunks are small reading all of it takes as long as a task
-)
+# Of these parts of a leaf one is enough: where chunks are small reading all of it takes as long as a task.
+PARTS = 2
 
 
 def first_of(sources: Sequence[Source], grid: Grid, runs: int = 2) -> Upstream | None:
-    """Work of the first one or two runs of chunks that make half a leaf or more; None where they need more than themselves.
+    """Work of the first one or two runs of chunks, half a leaf or more; None where they need more than themselves.
 
     Parameters
     ----------

@@ -22,6 +22,7 @@ Y = CLEAN + 0.1 * RNG.standard_normal(CLEAN.shape)
 P0 = {"a": 4.0, "tau": 2.0, "c": 0.5}
 # Where steps are taken in another order the sums differ by rounding, and the ends by the tolerance at most.
 TOL = 1e-10
+FLAT = {int(PixelStatus.STALLED), int(PixelStatus.CONVERGED_BUT_UNDETERMINED)}
 
 
 def decay(t, a, tau, c):
@@ -116,8 +117,12 @@ def test_a_pixel_is_the_fit_of_its_own_data(seed, missing, absolute, bounded):
 
 def compare(mine: xr.Dataset, one: dfit.FitResult) -> None:
     """A pixel and the fit of its data: the same minimum, told alike; few points may leave it flat."""
-    assert bool(mine.curvefit_success) == one.success
     assert int(mine.curvefit_nfree) == one.nfree
+    if {int(mine.curvefit_status), int(one.status)} == FLAT:
+        # Rounding decides whether a step along what the data leave open still seems to gain anything.
+        np.testing.assert_allclose(mine.curvefit_chisqr, one.chisqr, rtol=1e-9)
+        return
+    assert bool(mine.curvefit_success) == one.success
     if not one.success:
         return
     np.testing.assert_allclose(mine.curvefit_chisqr, one.chisqr, rtol=1e-9, atol=1e-20)
