@@ -222,3 +222,17 @@ def test_data_of_one_chunk_larger_than_the_process_limit_are_fitted(source_envir
     assert found["bytes"] > limit
     assert found["worst"] < 1e-10
     assert "in passes" in found["plan"]
+
+
+def test_what_a_map_compiles_does_not_count_as_the_fit_s() -> None:
+    time = np.linspace(0, 8, 5000)
+
+    def same(time, a, tau):  # by no other test, so that it is not compiled yet
+        return a * jnp.exp(-time / tau) + 0.125
+
+    y = xr.DataArray(
+        np.stack([same(time, a, 2.0) for a in (3.0, 4.0)]), dims=("x", "time"), coords={"time": time}
+    )
+    start = {"a": 2.0, "tau": 1.0}
+    assert (y.fit("time", same, p0=start, errors="ignore").curvefit_status > 0).all()
+    assert dfit.fit(same, y[0], "time", p0=start, warmup=False).run.compilations == 1

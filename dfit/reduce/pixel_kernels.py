@@ -122,13 +122,13 @@ def _build(recipe: Recipe, constants: Mapping[str, np.ndarray], shared: Leaf, bl
     def whole(form: str) -> Any:
         function = leaf_kernel(evaluate, layout._replace(form=form, block=block))
         mapped = jax.vmap(function, in_axes=(0, axes(0), scalars))
-        return alone(jax.jit(kernel.counted(mapped), compiler_options=QUICK))
+        return alone(jax.jit(mapped, compiler_options=QUICK))
 
     return Programs(
         kernel,
         jax.jit(survey(layout)),
         jax.jit(reasons),
-        jax.jit(kernel.counted(sums(evaluate, layout))),
+        jax.jit(sums(evaluate, layout)),
         whole("triangle"),
         whole("sandwich"),
     )
