@@ -17,7 +17,7 @@ MIB = 1 << 20
 # JAX and a first kernel, and more for each column of derivatives, where no dry run has measured them.
 BASE_BYTES, BASE_COLUMN_BYTES = 85 * MIB, MIB
 # What a client compiles beside the kernel: the solver's step and the covariance, and with a warm-up its loop.
-STEP_BYTES, STEP_COLUMN_BYTES = 30 * MIB, 2 * MIB
+STEP_BYTES = 48 * MIB
 WARMUP_BYTES, WARMUP_COLUMN_BYTES = 56 * MIB, 4.5 * MIB
 # A process that sums goes on growing by so much after its first leaves.
 LATER_BYTES = 4 * MIB
@@ -95,7 +95,7 @@ def programs_of(columns: int, warms_up: bool) -> int:
     """Bytes of what a client compiles beside the kernel."""
     if warms_up:
         return WARMUP_BYTES + int(columns * WARMUP_COLUMN_BYTES)
-    return STEP_BYTES + columns * STEP_COLUMN_BYTES
+    return STEP_BYTES
 
 
 def kept_each(kept: int, processes: int) -> int:
