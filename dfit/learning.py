@@ -22,14 +22,13 @@ import numpy as np
 from scipy.special import stdtrit
 
 from dfit.store.row import Record
-from dfit.terms import Origin, Terms
+from dfit.terms import NAMES, Origin, Terms
 
 RUNS = 7  # whose median is the cost
 WINDOW, LEAST = 10, 5  # last runs whose predictions are judged, and how many it takes
 CLOSE = 1.25  # a prediction that came true
 THRESHOLD = 0.5  # share of such predictions below which the dry run decides
 OFF, MATTERS = 3.0, 0.1  # what a dry run cannot be wrong by, where it is so much of a pass
-NAMES = ("point_ns", "byte_ns", "wait", "task_ms", "spread")
 
 
 @dataclass(frozen=True)

@@ -34,6 +34,8 @@ __all__ = ["Limit", "limit_in_force", "process_limit", "require_room", "total_me
 # The rest is for what no prediction sees: fragments of freed memory, other libraries, the user's own arrays.
 # A dask worker spills from 0.7 of its limit on, and takes no new task from 0.8.
 FRACTION = 0.75
+# By what they are called: the limit, and what /proc/self/status calls the memory that it counts (getrlimit(2)).
+ULIMITS = {"ulimit -v": (resource.RLIMIT_AS, "VmSize"), "ulimit -d": (resource.RLIMIT_DATA, "VmData")}
 
 
 @dataclass(frozen=True)
@@ -218,7 +220,7 @@ def _smallest(limits: Iterator[tuple[int, str, bool]] | list[tuple[int, str, boo
 def _limits(root: Path) -> Iterator[tuple[int, str, bool]]:
     """All limits of this process: bytes, who says so, whether the system does."""
     yield total_memory(), "physical memory", True
-    for kind, name in ((resource.RLIMIT_AS, "ulimit -v"), (resource.RLIMIT_DATA, "ulimit -d")):
+    for name, (kind, _) in ULIMITS.items():
         soft = resource.getrlimit(kind)[0]
         if soft != resource.RLIM_INFINITY:
             yield soft, name, True

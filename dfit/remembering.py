@@ -9,11 +9,10 @@ from statistics import median
 
 from dfit.cost import Load, at_end, pass_seconds
 from dfit.costing import TASK_MS, versions
-from dfit.learning import NAMES
 from dfit.prepare import Prepared
 from dfit.reduce.pace import PassCost
 from dfit.store.row import Record
-from dfit.terms import Origin, Terms
+from dfit.terms import NAMES, Origin, Terms
 
 # What a task costs beside its work is measured as what is left of a pass: not beyond so many times the usual.
 TASK_FACTOR = 4.0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from enum import StrEnum
 
 
@@ -34,3 +34,7 @@ class Terms:
     task_ms: float
     spread: float
     origin: Origin
+
+
+# Those that are numbers: what a record of a fit keeps.
+NAMES = tuple(field.name for field in fields(Terms) if field.name != "origin")

@@ -18,6 +18,8 @@ from pathlib import Path
 
 import numpy as np
 
+from dfit.limits import ULIMITS
+
 logger = logging.getLogger("dfit")
 
 MIB = 1 << 20
@@ -72,9 +74,9 @@ def held_bytes(source: str) -> int:
     """Memory of this process, as a limit counts it that comes from a source, see `dfit.limits.Limit`.
 
     ``ulimit`` counts what is asked for and not what is touched: a quarter more in a process that has
-    imported JAX, and several times as much where all addresses count (getrlimit(2)).
+    imported JAX, and several times as much where all addresses count.
     """
-    return _status({"ulimit -d": "VmData", "ulimit -v": "VmSize"}.get(source, "VmRSS"))[0]
+    return _status(ULIMITS[source][1] if source in ULIMITS else "VmRSS")[0]
 
 
 def _status(*names: str) -> list[int]:
