@@ -136,7 +136,10 @@ def _row(found: Any, measured: int, varies: float, client_bytes: int) -> dict[st
 def measured_apart(
     name: str, folder: Path, points: int | None, strategy: str, place: str
 ) -> dict[str, float]:
-    """One measurement in a process of its own."""
+    """One measurement in a process of its own, which has compiled nothing before: the data are written here."""
+    from tests.benchmarks.workloads import build
+
+    build(name, folder, points)
     asked = [str(folder), "--do", json.dumps([name, points, strategy, place])]
     done = subprocess.run(
         [sys.executable, "-m", "tests.benchmarks.peak_memory", *asked],
