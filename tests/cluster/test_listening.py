@@ -128,9 +128,8 @@ def test_slurm_cluster_of_the_page_opens_its_encrypted_scheduler_only(
     command = [*SAME_FIT, "--cluster", "slurm", "--job-script"]
     reading, writing = os.pipe()
     full = fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, PAGE)
-    os.write(
-        writing, bytes(full)
-    )  # so that the program waits, its cluster open, for a reader of what it prints
+    # So that the program waits, its cluster open, for a reader of what it prints.
+    os.write(writing, bytes(full))
     unbuffered = {**source_environment, "PYTHONUNBUFFERED": "1"}
     with subprocess.Popen(
         command, env=unbuffered, cwd=tmp_path, stdout=writing, start_new_session=True
