@@ -34,6 +34,16 @@ def pickled(work: Work) -> bytes:
         ) from error
 
 
+# A work as it arrives: pickled, or the place of that in a list.
+Travelled = bytes | tuple[Sequence[bytes], int]
+
+
+def unpickled(sent: Travelled) -> Work:
+    """The work that `pickled` has made."""
+    work: Work = cloudpickle.loads(sent if isinstance(sent, bytes) else sent[0][sent[1]])
+    return work
+
+
 _places: dict[int, Semaphore] = {}
 
 
@@ -60,7 +70,7 @@ def _memory_limit() -> int:
 
 
 def accumulate_pickled(
-    blob: bytes,
+    sent: Travelled,
     kept: Sequence[Any],
     held: Held | None,
     read_now: bool,
@@ -74,7 +84,7 @@ def accumulate_pickled(
 
     Left to itself distributed sends each of the many small arrays of a report apart.
     """
-    work = cloudpickle.loads(blob)
+    work = unpickled(sent)
     store = None if held is None else {work.partition.index: held}
     shares, done = pickle.loads(rest)
     with place(job):
@@ -84,10 +94,10 @@ def accumulate_pickled(
 
 
 def draw_pickled(
-    blob: bytes, kept: Sequence[Any], held: Held | None, read_now: bool, shares: bytes, *, job: Job
+    sent: Travelled, kept: Sequence[Any], held: Held | None, read_now: bool, shares: bytes, *, job: Job
 ) -> bytes:
     """`draw_partition` for a pickled work, whose arrays may be there already."""
-    work = cloudpickle.loads(blob)
+    work = unpickled(sent)
     store = None if held is None else {work.partition.index: held}
     with place(job):
         report = draw_partition(job, work, pickle.loads(shares), kept, store)

@@ -11,6 +11,7 @@ import dask.array as da
 import numpy as np
 import pytest
 import xarray as xr
+from dask.utils import key_split
 from distributed import Client, LocalCluster
 
 import dfit
@@ -53,8 +54,9 @@ class Watch:
         wait_until(lambda: self._left() <= 1)  # the last ones are let go of a moment later
 
     def _left(self) -> int:
-        """Tasks that the scheduler still knows."""
-        return self._client.run_on_scheduler(lambda dask_scheduler: len(dask_scheduler.tasks))
+        """Tasks that the scheduler still knows, without the works that stay."""
+        keys = self._client.run_on_scheduler(lambda dask_scheduler: [*dask_scheduler.tasks])
+        return sum(key_split(key) != "dfit-work" for key in keys)
 
     def growth(self, apart: int) -> float:
         """Largest growth of a process over all passes, as fast as in the median from one to that so many later.
@@ -107,3 +109,27 @@ def test_memory_stays_flat_and_no_future_is_left(passes: int, part: int) -> None
         f"\n{passes} passes over {size / LIMIT:.1f} times the worker's memory: grown by {100 * growth:.1f} %"
     )
     assert growth < 0.05
+
+
+@pytest.mark.parametrize("strategy", ["streaming", "cached"])
+def test_what_tasks_read_is_sent_once_and_again_to_workers_that_start_anew(strategy: str) -> None:
+    chunks = 400
+    y, x = (array(k, chunks).isel(i=slice(0, None, POINTS // 4)) for k in (0, 1))
+    with (
+        LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=":0") as cluster,
+        Client(cluster) as client,
+    ):
+        sent = [client.scheduler_comm.byte_count]
+
+        def count(event: PassDone) -> None:
+            if len(sent) == 3:
+                client.restart()
+            sent.append(client.scheduler_comm.byte_count)
+
+        settings = {"param_names": ["a"], "max_passes": 4, "warmup": False, "callback": count}
+        dfit.fit(slow_to_converge, y, {"x": x}, p0={"a": 1.0}, strategy=strategy, **settings)
+    first, second, third, fourth = np.diff(sent)
+    assert first > 20 * chunks  # bytes: every chunk is told
+    assert second < first / 20
+    assert third < first / 20  # the workers were started again after it
+    assert fourth > first / 2
