@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pickle
-import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import compress
@@ -40,13 +39,7 @@ COMBINE_ABOVE = 256
 FAN_IN = 16
 
 # Tasks that do the work of a piece, by the first words of their keys.
-OWN_TASKS = {"dfit-partition", "dfit-read", "dfit-sample", "dfit-combine", "dfit-work"}
-
-# Works that are small together are sent once, in a list of which every worker gets a copy: distributed remembers a
-# thousand messages below 1 MB on every connection, so that those sent in every pass filled the memory of client and
-# scheduler.  (Each as a task of its own was no way: tasks that depend on many others are not queued but dealt out at
-# once, and a pass took 6 % longer.)
-STAY_BYTES = 64 << 20
+OWN_TASKS = {"dfit-partition", "dfit-read", "dfit-sample", "dfit-combine"}
 
 
 @dataclass(eq=False)
@@ -56,23 +49,16 @@ class Sent(Piece):
     Attributes
     ----------
     blob, light : the pickled work, and the same without its data.
-    there : future of a list, once it is with the workers, and the place in it of what `travels`.
     held : future of its arrays, where they are kept.
     """
 
     blob: bytes
     light: bytes
-    there: tuple[Future, int] | None = None
     held: Future | None = None
 
     @property
     def holds(self) -> bool:
         return self.held is not None
-
-    @property
-    def travels(self) -> bytes:
-        """What every pass needs of it."""
-        return self.light or self.blob
 
     def drop(self) -> None:
         """Let go of its arrays."""
@@ -121,7 +107,7 @@ class ClusterRunner:
             self._constants = self._submit({key: DataNode(key, dict(constants))}, [key])[key]
 
     def _sent(self, work: Work, first_chunk: int) -> Sent:
-        # Where arrays are kept they must not travel again.
+        # The light form is sent in every pass: where arrays are kept they must not travel again.
         light = pickled(work.without_data()) if self._keep else b""
         return Sent(work, first_chunk, pickled(work), light)
 
@@ -187,14 +173,15 @@ class ClusterRunner:
 
     def _operands(self, job: Job, pieces: Sequence[Sent]) -> tuple[list[Any], ...]:
         """Works, their kept values, their arrays where they are kept, and whether these are read now."""
+        blobs = [piece.blob for piece in pieces]
         kept = [[self._kept[key] for key in piece.work.needs] for piece in pieces]
-        works = self._works(pieces)
         if not self._keep:
-            return works, kept, [None] * len(pieces), [False] * len(pieces)
-        new = [_gone(piece.held) for piece in pieces]
+            return blobs, kept, [None] * len(pieces), [False] * len(pieces)
+        # Workers that were started again have lost what they held.
+        new = [piece.held is None or piece.held.cancelled() for piece in pieces]
         made = self._client.map(
             read_pickled,
-            [piece.blob for piece in compress(pieces, new)],
+            [*compress(blobs, new)],
             [*compress(kept, new)],
             job=job,
             pure=False,
@@ -202,19 +189,7 @@ class ClusterRunner:
         )
         for piece, future in zip(compress(pieces, new), made, strict=True):
             piece.held = future
-        return works, [[] for _ in pieces], [piece.held for piece in pieces], new
-
-    def _works(self, pieces: Sequence[Sent]) -> list[Any]:
-        """The pickled works as operands; sent now where the cluster does not know them."""
-        new = [piece for piece in pieces if _gone(piece.there and piece.there[0])]
-        blobs = [piece.travels for piece in new]
-        stays = sum(map(len, blobs)) <= STAY_BYTES
-        if new and stays:
-            key = f"dfit-work-{uuid.uuid4().hex}"
-            sent = self._submit({key: DataNode(key, blobs)}, [key])[key]
-        for place, piece in enumerate(new):
-            piece.there = (sent, place) if stays else None
-        return [piece.there or piece.travels for piece in pieces]
+        return [piece.light for piece in pieces], [[] for _ in pieces], [piece.held for piece in pieces], new
 
     def _collect(
         self,
@@ -299,11 +274,5 @@ class ClusterRunner:
     def close(self) -> None:
         for piece in self._pieces.all():
             piece.drop()
-            piece.there = None
         self._kept.clear()
         self._constants = {}
-
-
-def _gone(future: Future | None) -> bool:
-    """Whether it must be made anew: there was none yet, or workers that were started again have lost it."""
-    return future is None or future.cancelled()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import zlib
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
@@ -21,26 +22,28 @@ from dfit.reduce.job import Job, Point
 from dfit.reduce.reading import Held, bytes_read, read
 from dfit.reduce.task import Report, accumulate, combine_reports
 
+# Works travel in every pass, and distributed remembers a thousand messages below 1 MB on every connection: client
+# and scheduler grew by two copies of the graph in each.  Most of it are keys, which become a seventh of their size.
+COMPRESSED_BYTES = 1_000_000
+ZLIB = b"\x78"  # the first byte of what it has made (RFC 1950); that of a pickle is 0x80
+
 
 def pickled(work: Work) -> bytes:
     """The work as bytes; an `InputError` if its data cannot leave this process."""
     try:
-        return cloudpickle.dumps(work)
+        blob = cloudpickle.dumps(work)
     except TypeError as error:
         raise InputError(
             f"the data cannot be sent to the workers: {error}. Let every worker open the file, type: "
             'xr.open_dataset(path, engine="h5netcdf", phony_dims="sort", chunks={}) for HDF5 and NetCDF, '
             "or xr.open_zarr(path)"
         ) from error
+    return zlib.compress(blob) if len(blob) <= COMPRESSED_BYTES else blob
 
 
-# A work as it arrives: pickled, or the place of that in a list.
-Travelled = bytes | tuple[Sequence[bytes], int]
-
-
-def unpickled(sent: Travelled) -> Work:
-    """The work that `pickled` has made."""
-    work: Work = cloudpickle.loads(sent if isinstance(sent, bytes) else sent[0][sent[1]])
+def unpickled(blob: bytes) -> Work:
+    """The work that `pickled` was given."""
+    work: Work = cloudpickle.loads(zlib.decompress(blob) if blob.startswith(ZLIB) else blob)
     return work
 
 
@@ -57,7 +60,7 @@ def place(job: Job) -> AbstractContextManager[Any]:
 def read_pickled(blob: bytes, kept: Sequence[Any], *, job: Job) -> Held:
     """`read` for a pickled work."""
     with place(job):
-        held = read(job, cloudpickle.loads(blob), kept)
+        held = read(job, unpickled(blob), kept)
     give_back(_memory_limit())
     return held
 
@@ -70,7 +73,7 @@ def _memory_limit() -> int:
 
 
 def accumulate_pickled(
-    sent: Travelled,
+    blob: bytes,
     kept: Sequence[Any],
     held: Held | None,
     read_now: bool,
@@ -84,7 +87,7 @@ def accumulate_pickled(
 
     Left to itself distributed sends each of the many small arrays of a report apart.
     """
-    work = unpickled(sent)
+    work = unpickled(blob)
     store = None if held is None else {work.partition.index: held}
     shares, done = pickle.loads(rest)
     with place(job):
@@ -94,10 +97,10 @@ def accumulate_pickled(
 
 
 def draw_pickled(
-    sent: Travelled, kept: Sequence[Any], held: Held | None, read_now: bool, shares: bytes, *, job: Job
+    blob: bytes, kept: Sequence[Any], held: Held | None, read_now: bool, shares: bytes, *, job: Job
 ) -> bytes:
     """`draw_partition` for a pickled work, whose arrays may be there already."""
-    work = unpickled(sent)
+    work = unpickled(blob)
     store = None if held is None else {work.partition.index: held}
     with place(job):
         report = draw_partition(job, work, pickle.loads(shares), kept, store)
@@ -114,7 +117,7 @@ def dry_run_pickled(
     constants: Mapping[str, np.ndarray],
 ) -> bytes:
     """`dry_run` for pickled works."""
-    return pickle.dumps(dry_run(job, [cloudpickle.loads(blob) for blob in blobs], kept, point, constants))
+    return pickle.dumps(dry_run(job, [unpickled(blob) for blob in blobs], kept, point, constants))
 
 
 def _with_read(report: Any, work: Work, held: Held | None) -> Any:

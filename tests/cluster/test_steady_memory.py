@@ -7,11 +7,11 @@ import statistics
 from operator import sub
 from typing import Any
 
+import dask
 import dask.array as da
 import numpy as np
 import pytest
 import xarray as xr
-from dask.utils import key_split
 from distributed import Client, LocalCluster
 
 import dfit
@@ -54,9 +54,8 @@ class Watch:
         wait_until(lambda: self._left() <= 1)  # the last ones are let go of a moment later
 
     def _left(self) -> int:
-        """Tasks that the scheduler still knows, without the works that stay."""
-        keys = self._client.run_on_scheduler(lambda dask_scheduler: [*dask_scheduler.tasks])
-        return sum(key_split(key) != "dfit-work" for key in keys)
+        """Tasks that the scheduler still knows."""
+        return self._client.run_on_scheduler(lambda dask_scheduler: len(dask_scheduler.tasks))
 
     def growth(self, apart: int) -> float:
         """Largest growth of a process over all passes, as fast as in the median from one to that so many later.
@@ -82,6 +81,7 @@ def test_memory_stays_flat_and_no_future_is_left(passes: int, part: int) -> None
     y = array(0, chunks)
     x = {f"x{k}": array(1 + k, chunks) for k in range(COORDINATES)}
     with (
+        dask.config.set({"distributed.admin.low-level-log-length": 10}),  # of messages: dask's own growth
         LocalCluster(
             n_workers=1, threads_per_worker=1, dashboard_address=":0", memory_limit=LIMIT
         ) as cluster,
@@ -112,7 +112,8 @@ def test_memory_stays_flat_and_no_future_is_left(passes: int, part: int) -> None
 
 
 @pytest.mark.parametrize("strategy", ["streaming", "cached"])
-def test_what_tasks_read_is_sent_once_and_again_to_workers_that_start_anew(strategy: str) -> None:
+def test_passes_send_little_and_go_on_after_workers_were_started_again(strategy: str) -> None:
+    """What is sent below 1 MB distributed remembers."""
     chunks = 400
     y, x = (array(k, chunks).isel(i=slice(0, None, POINTS // 4)) for k in (0, 1))
     with (
@@ -122,14 +123,11 @@ def test_what_tasks_read_is_sent_once_and_again_to_workers_that_start_anew(strat
         sent = [client.scheduler_comm.byte_count]
 
         def count(event: PassDone) -> None:
-            if len(sent) == 3:
+            if len(sent) == 2:
                 client.restart()
             sent.append(client.scheduler_comm.byte_count)
 
         settings = {"param_names": ["a"], "max_passes": 4, "warmup": False, "callback": count}
-        dfit.fit(slow_to_converge, y, {"x": x}, p0={"a": 1.0}, strategy=strategy, **settings)
-    first, second, third, fourth = np.diff(sent)
-    assert first > 20 * chunks  # bytes: every chunk is told
-    assert second < first / 20
-    assert third < first / 20  # the workers were started again after it
-    assert fourth > first / 2
+        found = dfit.fit(slow_to_converge, y, {"x": x}, p0={"a": 1.0}, strategy=strategy, **settings)
+    assert found.npasses == 4
+    assert max(np.diff(sent)) < 150 * chunks  # bytes; 830 without compression
