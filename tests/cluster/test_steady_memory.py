@@ -131,4 +131,4 @@ def test_passes_send_little_and_go_on_after_workers_were_started_again(strategy:
         found = dfit.fit(slow_to_converge, y, {"x": x}, p0={"a": 1.0}, strategy=strategy, **settings)
     assert found.npasses == 4
     _, *later = np.diff(sent)
-    assert max(later) < 150 * chunks  # bytes; 830 without compression
+    assert max(later) < 150 * chunks  # bytes; 750 without compression
