@@ -7,7 +7,6 @@ import statistics
 from operator import sub
 from typing import Any
 
-import dask
 import dask.array as da
 import numpy as np
 import pytest
@@ -81,7 +80,6 @@ def test_memory_stays_flat_and_no_future_is_left(passes: int, part: int) -> None
     y = array(0, chunks)
     x = {f"x{k}": array(1 + k, chunks) for k in range(COORDINATES)}
     with (
-        dask.config.set({"distributed.admin.low-level-log-length": 10}),  # of messages: dask's own growth
         LocalCluster(
             n_workers=1, threads_per_worker=1, dashboard_address=":0", memory_limit=LIMIT
         ) as cluster,
